@@ -55,6 +55,10 @@ class Published:
         index = hashlib.blake2b(key, digest_size=4, person=b"engine").hexdigest()
         return cls(server, index, lambda pids: _titled(database, pids))
 
+    def close(self) -> None:
+        """Close connections; a later call opens them anew."""
+        self.server.close()
+
     def collection(self, manifest: Manifest) -> str:
         """The name of the collection of a version: of its index files, so that versions with the same
         passages share one."""
