@@ -64,7 +64,7 @@ test-integrations: ENVIRONMENTS = integrations
 test-integrations: test-environments  ## tests of LangChain, LlamaIndex, Haystack and others, with these installed
 
 test-engines: ENVIRONMENTS = engines
-test-engines: test-environments  ## tests of passages that are found in Milvus, with Milvus Lite installed
+test-engines: test-environments  ## tests of passages that are found in Milvus or PostgreSQL, with servers installed
 
 lint: venv  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ registry of packages that cannot be reached, are skipped with a line that says s
 made and run one after another, and kept for the next time. On 3.12, which lies between the other two,
 only the tests of what has differed between Pythons are run, unless --whole is given. `integrations` has the
 frameworks, without torch, for the tests of tests/integrations and the pages of the documentation that need
-them; `engines` has Milvus Lite, for the tests of tests/engines, slow ones too.
+them; `engines` has Milvus Lite and PostgreSQL, for the tests of tests/engines, slow ones too.
 """
 
 import os
