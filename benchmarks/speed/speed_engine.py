@@ -110,7 +110,7 @@ def main() -> None:
     """Measure, and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="aws_docs")
-    parser.add_argument("--n", type=int, default=60_000)
+    parser.add_argument("--n", type=int, default=30_000)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()

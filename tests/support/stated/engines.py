@@ -15,7 +15,10 @@ def elsewhere(page: Page) -> None:
     found = page.result("speed_engine")
     memory, there = found["in_memory"], found["in_postgresql"]
     page.says("over {:,} passages of the AWS documentation", found["passages"])
-    page.says("| once it is loaded | {:.0f} MB | {:.0f} MB |", memory["loaded_mb"], there["loaded_mb"])
+    page.lets("design", "vectors of 384 numbers")
+    page.says(
+        "| once it is loaded | {:.0f} MB | {:.0f} MB |", memory["loaded_mb"], there["loaded_mb"]
+    )
     page.says(
         "| after {} questions | {:.0f} MB | {:.0f} MB |",
         found["queries"],
