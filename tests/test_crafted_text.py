@@ -152,6 +152,10 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     "Flywheel.link_run retrieval_id": (lambda fw, _, x: fw.link_run(x, "run"), ANYTHING),
     "Flywheel.link_run run_id": (lambda fw, r, x: fw.link_run(r, x), ANYTHING),
     "Flywheel.retrieve_many queries": (lambda fw, _, x: fw.retrieve_many([x]), ANYTHING),
+    "Flywheel.retrieve_many run_id": (
+        lambda fw, _, x: fw.retrieve_many(["a"], run_id=[x]),
+        ANYTHING,
+    ),
     "Flywheel.retrieve_many where": (lambda fw, _, x: fw.retrieve_many(["a"], where=x), _filters()),
     "Flywheel.rank_many queries": (lambda fw, _, x: fw.rank_many([x]), ANYTHING),
     "Flywheel.rank_many where": (lambda fw, _, x: fw.rank_many(["a"], where=x), _filters()),
@@ -511,6 +515,7 @@ LENGTHS: dict[str, tuple[int, Call]] = {
     "user ids": (MOST_ID_CHARS, lambda fw, r, x: fw.retrieve("open", user_id=x)),
     "session ids": (MOST_ID_CHARS, lambda fw, r, x: fw.retrieve("open", session_id=x)),
     "ids of runs": (MOST_ID_CHARS, lambda fw, r, x: fw.retrieve("open", run_id=x)),
+    "ids of several runs": (MOST_ID_CHARS, lambda fw, r, x: fw.retrieve("open", run_id=["a", x])),
     "ids of further runs": (MOST_ID_CHARS, lambda fw, r, x: fw.link_run(r, x)),
     "passage ids": (MOST_ID_CHARS, lambda fw, r, x: fw.add([Passage(x, "text")])),
     "reasons": (MOST_NOTE_CHARS, lambda fw, r, x: fw.feedback(r, "p1", "helpful", reason=x)),

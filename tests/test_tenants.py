@@ -299,6 +299,9 @@ def test_all_tenants_are_shown_to_who_asks_for_all(world: World, name: str) -> N
 
 OF_A_RUN: dict[str, Callable[[Flywheel, dict[str, Any]], Any]] = {
     "feedback": lambda fw, t: fw.feedback(run="run", passage_id="a-reset", verdict="harmful", **t),
+    "feedback_many": lambda fw, t: fw.feedback_many(
+        [Vote(None, "a-reset", "harmful", run="run")], **t
+    ),
     "answer_feedback": lambda fw, t: fw.answer_feedback(run="run", verdict="harmful", **t),
     "relevance": lambda fw, t: fw.relevance(run="run", helpful={"a-reset": False}, **t),
     "adopted": lambda fw, t: fw.adopted(run="run", used=False, **t),
@@ -310,7 +313,19 @@ OF_A_RUN: dict[str, Callable[[Flywheel, dict[str, Any]], Any]] = {
 
 def test_every_call_that_takes_a_run_is_tried_as_another_tenant() -> None:
     takes = {name for name, call in public_calls().items() if "run" in call.parameters}
-    assert takes == set(OF_A_RUN)
+    assert takes | {"feedback_many"} == set(OF_A_RUN), "its votes may name runs"
+
+
+@pytest.mark.parametrize("name", OF_A_RUN)
+def test_a_run_that_two_tenants_have_wants_one_named(world: World, name: str) -> None:
+    world.fw.link_run(world.asked, "run", tenant="a")
+    of_b = world.fw.retrieve(QUERY, tenant="b", run_id="run")
+    before = world.rows()
+    with pytest.raises(InputError, match=r"of run 'run' are of 2 tenants; expected tenant="):
+        OF_A_RUN[name](world.fw, {"all_tenants": True})
+    assert world.rows() == before
+    OF_A_RUN[name](world.fw, {"tenant": "a"})
+    assert all(v.retrieval_id != of_b.id for v in world.fw.votes(all_tenants=True))
 
 
 @pytest.mark.parametrize("name", OF_A_RUN)

@@ -1,11 +1,13 @@
-"""Measure how long a day's log of another tool takes to import, and how much memory.
+"""Measure how long a day's log of another tool takes to import, how much memory, and the refresh after it.
 
 RAG_FLYWHEEL_DATA=... python benchmarks/speed/imports.py --out benchmarks/results/speed_imports.json
 The log is Langfuse's blob export: observations with the texts of five documents each, and scores, of which
-half are on traces and half on retrievers, a fifth of them by a language model. A child imports it, twice.
+half are on traces and half on retrievers, a fifth of them by a language model. A child imports it, twice, and
+refreshes: with the model of new indexes, and with an encoder that takes next to no time.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -13,14 +15,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from rag_flywheel import Flywheel
-from rag_flywheel.bench.machine import commit
+from rag_flywheel.bench.machine import commit, machine
 from rag_flywheel.formats.beir import read_beir
 
+Vectors = npt.NDArray[np.float32]
+ENCODERS = {"model": None, "words": "imports:words"}
+EMBEDDING = "encoding past queries"
 DOCUMENTS = 5
 DAY = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -33,37 +44,42 @@ def main() -> None:
     parser.add_argument("--retrievals", type=int, default=100_000)
     parser.add_argument("--questions", type=int, default=30_000, help="different ones among them")
     parser.add_argument("--scores", type=int, default=20_000)
-    parser.add_argument("--encoder", help="module:factory; default: the model of new indexes")
+    parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=list(ENCODERS))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child is not None:
-        print(json.dumps(child(given.child)))
+        child(given.child)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), given)
-    found |= {"encoder": given.encoder or "default", "load": os.getloadavg()[0]}
-    found |= {"commit": commit(), "retrievals": given.retrievals, "scores": given.scores}
-    text = json.dumps(found, indent=1) + "\n"
-    print(text)
-    if given.out is not None:
-        given.out.write_text(text, encoding="utf-8")
+    found: dict[str, Any] = {"commit": commit(), "machine": machine("numpy", "torch")}
+    found |= {name: getattr(given, name) for name in ("retrievals", "questions", "scores")}
+    for name in given.encoders:
+        with tempfile.TemporaryDirectory() as folder:
+            for so_far in measure(Path(folder), given, ENCODERS[name]):
+                found[name] = so_far
+                if given.out is not None:
+                    given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=1))
 
 
-def measure(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """The seconds and MiB of each import, as the child measured them."""
+def measure(
+    folder: Path, given: argparse.Namespace, encoder: str | None
+) -> Iterator[dict[str, Any]]:
+    """The seconds and MiB of each step, as the child measured them so far."""
     collection = read_beir(given.data / given.collection)
-    with Flywheel.open(folder / "kb", encoder=given.encoder) as fw:
+    with Flywheel.open(folder / "kb", encoder=encoder) as fw:
         fw.add(collection.passages)
     write_log(folder, collection, given)
     size = sum(path.stat().st_size for path in folder.glob("*.jsonl"))
+    found = {"log_mib": round(size / 2**20, 1), "passages": len(collection.passages)}
     words = [sys.executable, __file__, "--child", str(folder)]
-    done = subprocess.run(words, check=True, capture_output=True, text=True)
-    return {
-        "log_mib": round(size / 2**20, 1),
-        "passages": len(collection.passages),
-        **json.loads(done.stdout),
-    }
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            found |= json.loads(line)
+            yield found
+    if running.returncode:
+        raise SystemExit(f"the child ended with {running.returncode}")
 
 
 def write_log(folder: Path, collection: Any, given: argparse.Namespace) -> None:
@@ -109,22 +125,78 @@ def peak_mib() -> int:
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def child(folder: Path) -> dict[str, Any]:
-    """Import the log, then import it again."""
+@contextmanager
+def timed(name: str, **more: Any) -> Iterator[dict[str, Any]]:
+    """Tell the parent what a step took: seconds, those of the processor, and the most memory so far; and
+    what the block adds."""
+    began, spent, found = time.perf_counter(), time.process_time(), dict[str, Any]()
+    yield found
+    found[f"{name}_s"] = round(time.perf_counter() - began, 1)
+    found[f"{name}_cpu_s"] = round(time.process_time() - spent, 1)
+    found[f"{name}_peak_mib"] = peak_mib()
+    tell(found)
+
+
+def tell(found: dict[str, Any]) -> None:
+    """Send figures to the parent."""
+    print(json.dumps(found), flush=True)
+
+
+def child(folder: Path) -> None:
+    """Import the log, ask something, refresh, and import the log again."""
     files = [folder / "scores.jsonl", folder / "observations.jsonl"]
-    found: dict[str, Any] = {}
     with Flywheel.open(folder / "kb") as fw:
-        for name, dry in (("dry_run", True), ("first", False), ("again", False)):
-            began, spent = time.perf_counter(), time.process_time()
-            report = fw.import_files("langfuse", files, dry_run=dry)
-            found[f"{name}_s"] = round(time.perf_counter() - began, 1)
-            found[f"{name}_cpu_s"] = round(time.process_time() - spent, 1)
-            found[f"{name}_peak_mib"] = peak_mib()
-            print(name, report, file=sys.stderr)
-        began = time.perf_counter()
-        fw.retrieve("when was it built?")
-        found["next_question_s"] = round(time.perf_counter() - began, 1)
-    return found
+        with timed("first") as found:
+            found["waiting"] = fw.import_files("langfuse", files).waiting
+        with timed("next_question"):
+            fw.retrieve("when was it built?")
+        first: list[tuple[float, float]] = []  # when embedding began, and its processor time
+
+        def told(step: str, done: int, _: int) -> None:
+            if step != EMBEDDING:
+                return
+            now = time.perf_counter(), time.process_time()
+            first.append(now)
+            seconds, cpu = (last - before for before, last in zip(first[0], now, strict=True))
+            if done:
+                tell(
+                    {
+                        "embedded": done,
+                        "embedding_s": round(seconds, 1),
+                        "embedding_cpu_s": round(cpu, 1),
+                    }
+                )
+
+        with timed("refresh"):
+            fw.refresh(progress=told)
+        with timed("again"):
+            fw.import_files("langfuse", files)
+
+
+@cache
+def _direction(word: str) -> Vectors:
+    seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+    return np.random.default_rng(seed).standard_normal(384, np.float32)
+
+
+class Words:
+    """A text is the normalised sum of a random direction for each of its words."""
+
+    name, revision, dim = "words", "1", 384
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """float32 (n, 384), unit rows."""
+        every = ([_direction(""), *map(_direction, text.lower().split())] for text in texts)
+        rows = np.stack([np.sum(some, axis=0) for some in every])
+        unit: Vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return unit
+
+    encode_passages = encode_queries
+
+
+def words() -> Words:
+    """For `encoder="imports:words"`."""
+    return Words()
 
 
 if __name__ == "__main__":

@@ -5,14 +5,14 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from rag_flywheel.capture import corrections
 from rag_flywheel.capture import votes as capture
 from rag_flywheel.capture.answer_votes import AnswerVote, append_answer_vote
-from rag_flywheel.capture.runs import Run, find_run, link_run
+from rag_flywheel.capture.runs import RUN_AND_RETRIEVAL, Run, find_run, link_run
 from rag_flywheel.capture.signals import SignalGiven, append_adopted, append_signal, note_rephrased
 from rag_flywheel.capture.terms import Terms, set_muted
 from rag_flywheel.checks import (
@@ -125,7 +125,6 @@ from rag_flywheel.serve.server import Server
 from rag_flywheel.store import corpus, journal, log, users, wall_clock
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import FILE_NAME, Database
-from rag_flywheel.store.embedding import stored_vectors_of
 from rag_flywheel.store.filters import plain_filter
 from rag_flywheel.store.lineages import Rule
 from rag_flywheel.store.metadata_columns import metadata_keys
@@ -496,7 +495,7 @@ class Flywheel:
         where: Filter | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
-        run_id: str | None = None,
+        run_id: str | Sequence[str] | None = None,
         record: bool = True,
         min_relevance: float | None = None,
         tenant: Tenant | None = None,
@@ -507,8 +506,8 @@ class Flywheel:
         where: a filter expression on metadata, {"lang": "en", "year": {"gte": 2020}, "team": {"in":
             ["a", "b"]}}, applied before the k best are taken; docs/reference/filters.md has all operators.
         user_id, session_id: only their keyed hashes are stored.
-        run_id: the id of the run of a framework, or of a trace, that this belongs to; feedback may then
-            name the run. Only its keyed hash is stored. `link_run` adds others.
+        run_id: the id of the run of a framework, or of a trace, that this belongs to, or a list of them;
+            feedback may then name the run. Only keyed hashes are stored. `link_run` adds others.
         record: False writes nothing, and the retrieval cannot get votes; the same holds for a user
             who opted out. While another program writes to the database, an answer waits for
             config.record_wait_s at most; its record is then written as soon as that ends, and votes in
@@ -519,7 +518,14 @@ class Flywheel:
         """
         scope = self._scope(tenant, all_tenants, where)
         asked = self._request(
-            k, where, scope, user_id, session_id, record, least=min_relevance, run_id=run_id
+            k,
+            where,
+            scope,
+            user_id,
+            session_id,
+            record,
+            least=min_relevance,
+            runs=[privacy.hashed_runs(self._user_key, run_id)],
         )
         found = self._serving().retrieve([self._mask.text(query)], asked)[0]
         within = self._config.rephrased_within_s
@@ -541,15 +547,20 @@ class Flywheel:
         k: int = 8,
         *,
         where: Filter | None = None,
+        run_id: str | Sequence[str | Sequence[str] | None] | None = None,
         record: bool = True,
         min_relevance: float | None = None,
         tenant: Tenant | None = None,
         all_tenants: bool = False,
     ) -> list[Retrieval]:
-        """`retrieve` for many queries at once, in their order."""
+        """`retrieve` for many queries at once, in their order.
+
+        run_id: of a run that all of them belong to; or a list with what `retrieve` takes for each query.
+        """
         given = [self._mask.text(query) for query in items("queries", queries, str)]
         scope = self._scope(tenant, all_tenants, where)
-        asked = self._request(k, where, scope, None, None, record, least=min_relevance)
+        runs = privacy.hashed_runs_of_each(self._user_key, run_id, len(given))
+        asked = self._request(k, where, scope, None, None, record, least=min_relevance, runs=runs)
         return self._serving().retrieve(given, asked)
 
     def rank_many(
@@ -580,7 +591,7 @@ class Flywheel:
         where: Filter | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
-        run_id: str | None = None,
+        run_id: str | Sequence[str] | None = None,
         record: bool = True,
         min_relevance: float | None = None,
         tenant: Tenant | None = None,
@@ -607,7 +618,7 @@ class Flywheel:
             record,
             kind="rerank",
             least=min_relevance,
-            run_id=run_id,
+            runs=[privacy.hashed_runs(self._user_key, run_id)],
         )
         given = check_candidates(candidates)
         masked = self._mask.candidates(given)
@@ -633,9 +644,7 @@ class Flywheel:
             newest retrieval that showed the passage.
         Raises UnknownIdError, and InputError for a passage that the retrieval did not show.
         """
-        if run is not None:
-            retrieval_id = self._run(retrieval_id, run, tenant, all_tenants).showing(passage_id)
-        vote = Vote(retrieval_id, passage_id, verdict, user_id, reason)
+        vote = Vote(retrieval_id, passage_id, verdict, user_id, reason, run=run)
         return bool(self.feedback_many([vote], tenant=tenant, all_tenants=all_tenants))
 
     def feedback_many(
@@ -647,6 +656,10 @@ class Flywheel:
     ) -> int:
         """Record votes in one commit, all or none; returns how many. Raises as `feedback` does."""
         given = items("votes", votes, Vote)
+        if any(vote.run is not None for vote in given):
+            find = lru_cache(partial(self._run, None, tenant=tenant, all_tenants=all_tenants))
+            on = [v if v.run is None else find(check_name("run", v.run)).vote(v) for v in given]
+            return self.feedback_many(on, tenant=tenant, all_tenants=all_tenants)
         for vote in given:
             check_optional_text("user_id", vote.user_id, MOST_ID_CHARS)
         self._require_own([vote.retrieval_id for vote in given], tenant, all_tenants)
@@ -715,10 +728,7 @@ class Flywheel:
         All in one commit, or none; returns how many. Other hits get no vote. run: as in
         `feedback`. Raises as `feedback` does.
         """
-        votes = capture.relevance_votes(retrieval_id, helpful, user_id)
-        if run is not None:
-            found = self._run(retrieval_id, run, tenant, all_tenants)
-            votes = [replace(v, retrieval_id=found.showing(v.passage_id)) for v in votes]
+        votes = capture.relevance_votes(retrieval_id, helpful, user_id, run)
         return self.feedback_many(votes, tenant=tenant, all_tenants=all_tenants)
 
     def adopted(
@@ -813,8 +823,8 @@ class Flywheel:
         Raises UnknownIdError, InputError.
         """
         self._require_own([retrieval_id], tenant, all_tenants)
-        hashed = privacy.hashed_run(self._user_key, "run_id", check_name("run_id", run_id))
-        link_run(self._database, retrieval_id, str(hashed))
+        hashed = privacy.hashed_run(self._user_key, "run_id", run_id)
+        link_run(self._database, retrieval_id, hashed)
 
     def hashed_user(self, user_id: str) -> HashedUser:
         """The keyed hash under which a user of this index is stored: the `user` of votes and retrievals.
@@ -915,7 +925,9 @@ class Flywheel:
 
         They keep their times. Nothing comes in twice: source and id name a record, and what was deleted here
         since stays deleted. What cannot be used is counted by reason. Nothing comes in when `records`
-        raises; an interrupted call that is repeated goes on where it stopped.
+        raises; an interrupted call that is repeated goes on where it stopped. The first 512 questions with
+        votes are embedded at once; the others wait for the next refresh, and until then their votes act
+        where the same words are asked.
         source: the name of that system. dry_run: only count; nothing is written.
         progress: as in `add`; the steps are "import retrievals" and "import votes". Raises InputError.
         """
@@ -971,6 +983,7 @@ class Flywheel:
     ) -> ImportReport:
         from rag_flywheel.capture.imported_records import Settings
         from rag_flywheel.capture.imports import bring_in
+        from rag_flywheel.capture.question_vectors import QuestionVectors
 
         if not dry_run:
             self._database.require_writable()
@@ -978,7 +991,6 @@ class Flywheel:
         key = self._user_key
         with self._database.reading() as conn:
             of_questions = question_key(conn)
-        namespace = f"{source}\n{scope.tenant or ''}\n".encode()
         with Bars() as bars:
             told = as_progress(progress, bars)
             settings = Settings(
@@ -987,15 +999,15 @@ class Flywheel:
                 scope_of=lambda tenant: self._scope(tenant, False),
                 scope_of_json=lambda text: self._tenants.scope_of_json(text),
                 hide=partial(privacy.hashed_id, key),
-                run=lambda run: str(privacy.hashed_run(key, "run", run)),
-                name=lambda data: hashlib.blake2b(
-                    namespace + data, key=key, digest_size=16
+                run=partial(privacy.hashed_run, key, "run"),
+                name=lambda tenant, data: hashlib.blake2b(
+                    f"{source}\n{tenant or ''}\n".encode() + data, key=key, digest_size=16
                 ).digest(),
                 query_hash=partial(query_hash, of_questions),
                 trust=self._trust_of,
                 terms=self._terms(None, trust=1.0),
                 mask=self._mask.text,
-                embed=partial(self._embed_questions, told),
+                vectors=QuestionVectors(self._database, self._live_queries, told),
                 max_query_chars=self._config.max_query_chars,
                 keep_words=self._config.store_queries == "text",
                 meanings=meanings,
@@ -1003,14 +1015,9 @@ class Flywheel:
                 progress=told,
             )
             with self._files():
-                return bring_in(self._database, records, settings)
-
-    def _embed_questions(self, progress: Progress | None, texts: Mapping[bytes, str]) -> None:
-        """Store the vectors of questions, by hash, so that no answer has to wait for them."""
-        shortest_first = dict(sorted(texts.items(), key=lambda each: (len(each[1]), each[1])))
-        stored_vectors_of(
-            self._database, shortest_first, self._live_queries(), progress, "embed questions"
-        )
+                report = bring_in(self._database, records, settings)
+                waiting = status.n_questions_waiting(self._root, self._database)
+                return replace(report, waiting=waiting)
 
     def retrieval(
         self, retrieval_id: str, *, tenant: Tenant | None = None, all_tenants: bool = False
@@ -1574,7 +1581,7 @@ class Flywheel:
         record: bool,
         kind: str = "retrieve",
         least: float | None = None,
-        run_id: str | None = None,
+        runs: Sequence[Sequence[str]] = (),
     ) -> Request:
         k, least = check_k(k), check_optional_chance("min_relevance", least)
         inside = within(scope, where)
@@ -1586,9 +1593,8 @@ class Flywheel:
                 record = not users.opted_out(conn, [user])
         stored = self._mask.filter(inside, but=self._config.tenant_key)
         words = self._config.store_queries == "text"
-        run = privacy.hashed_run(self._user_key, "run_id", run_id)
         return Request(
-            k, inside, stored, scope.tenant, user, session, record, kind, least, words, run
+            k, inside, stored, scope.tenant, user, session, record, kind, least, words, runs
         )
 
     def _job(self, progress: Progress | None) -> Job:
@@ -1643,12 +1649,12 @@ class Flywheel:
     ) -> Run:
         """The run that feedback names in place of a retrieval. Raises InputError, UnknownIdError."""
         if retrieval_id is not None:
-            raise InputError("found retrieval_id and run; expected one of them")
+            raise InputError(RUN_AND_RETRIEVAL)
         self._database.require_writable()
         scope = self._scope(tenant, all_tenants)
-        hashed = privacy.hashed_run(self._user_key, "run", check_name("run", run))
+        hashed = privacy.hashed_run(self._user_key, "run", run)
         self._postponed.wait_for_all()
-        return find_run(self._database, str(hashed), run, scope)
+        return find_run(self._database, hashed, run, scope)
 
     def _require_tenant_alone(self, method: str, where: Filter | None, why: str) -> None:
         for key in plain_filter(where) if where is not None else ():

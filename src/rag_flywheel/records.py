@@ -232,7 +232,8 @@ class Vote:
     """A user's verdict on one hit of a recorded retrieval (whose id is not None).
 
     trust: how much it weighs for the application, from 0, not at all, over 1, an ordinary user's vote,
-    to 3.
+    to 3. run: in place of retrieval_id, None, a run that was given as run_id: it is on the newest retrieval
+    of the run that showed the passage.
     """
 
     retrieval_id: str | None
@@ -241,6 +242,7 @@ class Vote:
     user_id: str | None = None
     reason: str | None = None
     trust: float = 1.0
+    run: str | None = None
 
 
 @dataclass(frozen=True)
@@ -368,7 +370,7 @@ class ImportedVote:
     value: of a rating, 1 to 5 or 0.0 to 1.0. text: of the kinds "text" and "missing".
     shares: the part of each passage, by its id, in what is not a vote on one, 0 to 1; None: not known.
     trust: how much it weighs, from 0 over 1, an ordinary vote, to 3. at: as of ImportedRetrieval; None: when
-        its retrieval was.
+        its retrieval was. tenant: whose retrieval it is on, where several tenants have one of this id.
     """
 
     id: str
@@ -384,6 +386,7 @@ class ImportedVote:
     at: str | float | datetime | None = None
     reason: str | None = None
     trust: float = 1.0
+    tenant: str | int | None = None
 
 
 @dataclass(frozen=True)
@@ -393,6 +396,8 @@ class ImportReport:
     retrievals: how many are new. votes: how many are new, by kind. unchanged: how many of both came in
     before. extended: retrievals that came in before, of which more passages are known now.
     left_out: how many retrievals, passages and votes could not be used, by reason.
+    waiting: how many questions with votes now wait for the next refresh to embed them; until then these
+        votes act where the same words are asked, and not on similar questions.
     """
 
     source: str
@@ -402,6 +407,7 @@ class ImportReport:
     extended: int
     left_out: Mapping[str, int]
     dry_run: bool = False
+    waiting: int = 0
 
 
 @dataclass(frozen=True)
@@ -812,6 +818,8 @@ class Status:
         first. version, and what depends on it, is None where it cannot be read.
     masked: how often each kind of personal data was masked in the stored texts of users.
     encoder_change: how far a change to another encoder is, or why the gate refused it; None: there is none.
+    n_questions_waiting: questions with votes that the next refresh will embed; until then these votes act
+        where the same words are asked.
     engine: the database of vectors that passages are found in; None: the memory of each process.
     """
 
@@ -835,6 +843,7 @@ class Status:
     problems: tuple[str, ...] = ()
     masked: Mapping[str, int] = field(default_factory=dict)
     encoder_change: str | None = None
+    n_questions_waiting: int = 0
     engine: str | None = None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fakes import WordEncoder
-from rag_flywheel import Candidate, Config, Flywheel, Passage
+from rag_flywheel import Candidate, Config, Flywheel, Passage, Vote
 from rag_flywheel.capture.runs import MOST_RETRIEVALS, MOST_RUNS
 from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.flywheel import restore
@@ -103,6 +103,77 @@ def test_a_retrieval_is_of_several_runs_and_a_run_has_candidates_of_its_own(fw: 
     assert voted(fw) == [(asked.id, "vote", "own")] * 2
 
 
+def test_one_call_may_name_several_runs(fw: Flywheel) -> None:
+    one = fw.retrieve("cats sleep", k=1, run_id=["inner", "outer", "inner"])
+    two = fw.rerank("a password", [Candidate("own", "a password", 1.0)], run_id=("outer", "other"))
+    assert len(rows(fw, "SELECT * FROM runs")) == 4
+    for run, passage, on in (
+        ("inner", "cats", one),
+        ("outer", "cats", one),
+        ("outer", "own", two),
+        ("other", "own", two),
+    ):
+        assert fw.feedback(run=run, passage_id=passage, verdict="helpful")
+        assert voted(fw)[-1] == (on.id, "vote", passage)
+    fw.retrieve("mail", run_id=[])
+    assert len(rows(fw, "SELECT * FROM runs")) == 4
+
+
+def test_each_of_many_queries_has_its_runs(fw: Flywheel) -> None:
+    queries = ["cats sleep", "reset password", "mail"]
+    together = fw.retrieve_many(queries, 1, run_id="all")
+    each = fw.retrieve_many(queries, 1, run_id=["a", None, ["b", "c"]])
+    found = rows(fw, "SELECT r.id, count(*) FROM runs JOIN retrievals r USING (rid) GROUP BY rid")
+    assert sorted(found) == sorted(
+        [(r.id, 1) for r in together] + [(each[0].id, 1), (each[2].id, 2)]
+    )
+    assert fw.answer_feedback(run="all", verdict="helpful")
+    assert sorted(r for r, _, _ in voted(fw)) == sorted(str(r.id) for r in together)
+    assert fw.feedback(run="c", passage_id="mail", verdict="helpful")
+    assert voted(fw)[-1] == (each[2].id, "vote", "mail")
+    assert fw.retrieve_many([], run_id="all") == [] == fw.retrieve_many([], run_id=[])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["a"], "run_id has 1 item; expected one for each of the 2 queries"),
+        (["a", " "], "run_id is ' '"),
+        ([["a", 7], None], "run_id is 7"),
+        ({"a": "b"}, "run_id is"),
+        ("", "run_id is ''"),
+    ],
+)
+def test_runs_of_many_queries_that_cannot_be(fw: Flywheel, given: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        fw.retrieve_many(["cats", "mail"], run_id=given)
+    assert fw.retrievals() == []
+
+
+def test_votes_in_one_commit_may_name_runs_and_retrievals(fw: Flywheel) -> None:
+    one = fw.retrieve("cats sleep", k=1, run_id="run")
+    two = fw.retrieve("reset password", k=1, run_id=["run", "other"])
+    votes = [
+        Vote(None, "cats", "helpful", run="run"),
+        Vote(two.id, "reset", "harmful", "ann"),
+        Vote(None, "reset", "helpful", "bob", "good", run="other"),
+    ]
+    assert fw.feedback_many(iter(votes)) == 3
+    assert voted(fw) == [(one.id, "vote", "cats"), *[(two.id, "vote", "reset")] * 2]
+    assert [v.reason for v in fw.votes()] == ["good", None, None]
+    wrong: list[tuple[Vote, type[Exception], str]] = [
+        (Vote(one.id, "cats", "helpful", run="run"), InputError, "found retrieval_id and run"),
+        (Vote(None, "mail", "helpful", run="run"), InputError, "showed passage 'mail'"),
+        (Vote(None, "cats", "helpful", run="nothing"), UnknownIdError, "no retrieval of run"),
+        (Vote(None, "cats", "helpful", run=["run"]), InputError, "run is"),  # type: ignore[arg-type]
+        (Vote(None, "cats", "helpful"), InputError, "retrieval_id is None"),
+    ]
+    for vote, error, words in wrong:
+        with pytest.raises(error, match=words):
+            fw.feedback_many([*votes, vote])
+    assert len(fw.votes()) == 3
+
+
 def test_retrievals_of_one_run_are_not_rephrased_questions(fw: Flywheel) -> None:
     ask = {"user_id": "ann", "session_id": "s"}
     first = fw.retrieve("new password", run_id="one", **ask)  # type: ignore[arg-type]
@@ -137,6 +208,8 @@ def test_what_is_no_run(fw: Flywheel) -> None:
         with pytest.raises(InputError, match="run_id is "):
             fw.retrieve("cats", run_id=blank)  # type: ignore[arg-type]
         with pytest.raises(InputError, match="run_id is "):
+            fw.retrieve("cats", run_id=["fine", blank])  # type: ignore[list-item]
+        with pytest.raises(InputError, match="run_id is "):
             fw.link_run(asked.id, blank)  # type: ignore[arg-type]
     with pytest.raises(UnknownIdError, match="no retrieval 'nothing'"):
         fw.link_run("nothing", "run")
@@ -164,6 +237,12 @@ def test_the_numbers_of_runs_and_retrievals_are_bounded(fw: Flywheel) -> None:
     fw.link_run(asked.id, "run 3")
     with pytest.raises(InputError, match="belongs to 32 runs already"):
         fw.link_run(asked.id, "one more")
+    with pytest.raises(InputError, match="run_id has 33 ids; expected at most 32"):
+        fw.retrieve("cats sleep", run_id=[f"run {i}" for i in range(MOST_RUNS + 1)])
+    assert fw.retrieve("cats sleep", run_id=[f"run {i % MOST_RUNS}" for i in range(99)], k=1)
+    assert len(rows(fw, "SELECT * FROM runs")) == 2 * MOST_RUNS
+    with closing(sqlite3.connect(fw._root / "flywheel.db")) as conn, conn:
+        conn.execute("DELETE FROM runs WHERE rid != 1")
     assert len(rows(fw, "SELECT * FROM runs")) == MOST_RUNS
     many = [fw.retrieve("cats sleep", k=1, run_id="many").id for _ in range(MOST_RETRIEVALS + 5)]
     fw.answer_feedback(run="many", verdict="helpful", user_id="ann")

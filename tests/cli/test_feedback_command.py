@@ -17,14 +17,15 @@ def kb(tmp_path: Path) -> tuple[Path, str]:
     config = Config(encoder="fakes:word_encoder")
     with Flywheel.open(root, encoder=WordEncoder(), config=config) as fw:
         fw.add([Passage("a", "open the settings"), Passage("b", "kittens sleep")])
-        shown = fw.retrieve("open settings")
+        shown = fw.retrieve("open settings", run_id=["one run", "another"])
         fw.answer(str(shown.id), "Open the settings.")
         return root, str(shown.id)
 
 
-@pytest.mark.parametrize(
+OF_AN_ANSWER = pytest.mark.parametrize(
     ("words", "kept"),
     [
+        (["feedback", "ID", "a", "helpful"], 1),
         (["answer-feedback", "ID", "helpful", "--answer", "Open settings.", "--cited", "a"], 1),
         (["answer-feedback", "ID", "retract"], 1),
         (["relevance", "ID", "--yes", "a", "--no", "b"], 2),
@@ -39,6 +40,9 @@ def kb(tmp_path: Path) -> tuple[Path, str]:
         (["missing", "ID", "--note", "which settings?"], 1),
     ],
 )
+
+
+@OF_AN_ANSWER
 def test_each_is_kept(
     kb: tuple[Path, str], words: list[str], kept: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,6 +51,25 @@ def test_each_is_kept(
         main([id_ if w == "ID" else w for w in words] + ["--index", str(root), "--json"])
     assert done.value.code == 0
     assert json.loads(capsys.readouterr().out) == {"kept": kept}
+
+
+@OF_AN_ANSWER
+def test_each_may_name_a_run(
+    kb: tuple[Path, str], words: list[str], kept: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, _ = kb
+    of_run = [words[0], "--run", *("another" if w == "ID" else w for w in words[1:])]
+    for line, code in ((of_run, 0), (["retrieve", "kittens", "--run", "x", "--run", "another"], 0)):
+        with pytest.raises(SystemExit) as done:
+            main([*line, "--index", str(root), "--json"])
+        assert done.value.code == code
+    assert json.loads(capsys.readouterr().out.splitlines()[0]) == {"kept": kept}
+    with Flywheel.open(root) as fw:
+        assert {v.retrieval_id for v in fw.votes()} <= {kb[1]}
+        assert fw.feedback(run="x", passage_id="b", verdict="helpful")
+    with pytest.raises(SystemExit) as done:
+        main([of_run[0], "--run", "none", *of_run[3:], "--index", str(root)])
+    assert done.value.code == 1 and "no retrieval of run 'none'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

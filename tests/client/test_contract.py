@@ -144,7 +144,15 @@ def scenario(x: Any) -> Iterator[Any]:
     yield x.correct(asked.id, text="It depends on the parcel.", user_id="hal")
     yield x.missing(asked.id, "for islands", user_id="ida")
     first = x.retrieve("how long does shipping take", 1, run_id="run")
-    second = x.rerank("shipping", GIVEN, run_id="run")
+    second = x.rerank("shipping", GIVEN, run_id=("run", "another run"))
+    yield len(x.retrieve_many(["shipping", "password"], 1, run_id=["one", ("two", "three")]))
+    yield len(x.retrieve_many(["shipping", "password"], 1, run_id="many"))
+    yield x.feedback_many(
+        [
+            Vote(None, second.hits[0].passage_id, "helpful", run="another run"),
+            Vote(None, "reset", "harmful", "pat", run="three"),
+        ]
+    )
     x.link_run(asked.id, "run")
     yield x.feedback(run="run", passage_id=first.hits[0].passage_id, verdict="helpful")
     yield x.relevance(run="run", helpful={second.hits[0].passage_id: False}, user_id="ann")

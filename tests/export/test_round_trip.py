@@ -188,6 +188,9 @@ def test_trec_gives_the_same_grades(acts: list[Act]) -> None:
     with two_indexes() as (one, other, folder):
         live(one, acts)
         files = trec_files(one, folder)
+        if not any(path.stat().st_size for path in files):
+            assert all(abs(helpful - harmful) < 0.5 for helpful, harmful in judged(one).values())
+            return
         report = other.import_files("trec", files)
         assert report.left_out == {}
         expected = {

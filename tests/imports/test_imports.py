@@ -1,6 +1,7 @@
 """What was imported counts, ages, and is deleted as what was recorded here, and comes in once."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -295,6 +296,21 @@ def test_users_who_opted_out_and_who_are_muted(fw: Flywheel) -> None:
     assert sums(fw) == {"reset": (1, 0)}
 
 
+def test_what_was_imported_and_exported_does_not_come_in_again(
+    fw: Flywheel, tmp_path: Path
+) -> None:
+    fw.import_votes([asked(user_id="ann"), voted("1", user_id="ann"), voted("2", user_id="bob")])
+    fw.import_votes([asked("s", at=ago(3)), voted("3", passage=None, on="s", at=ago(2))])
+    before = sums(fw)
+    for ending in ("jsonl", "csv"):
+        paths = [tmp_path / f"{name}.{ending}" for name in ("retrievals", "votes")]
+        fw.export.retrievals(paths[0])
+        fw.export.votes(paths[1])
+        report = fw.import_files("csv", paths)
+        assert (report.retrievals, dict(report.votes), dict(report.left_out)) == (0, {}, {})
+    assert sums(fw) == before and len(fw.votes()) == 3
+
+
 def test_a_forgotten_user_does_not_come_back_with_the_next_import(fw: Flywheel) -> None:
     records = [
         asked("a", user_id="ann@x.example"),
@@ -308,7 +324,13 @@ def test_a_forgotten_user_does_not_come_back_with_the_next_import(fw: Flywheel) 
     assert (report.n_retrievals, report.n_votes, report.n_votes_of_others) == (1, 1, 1)
     again = fw.import_votes(records)
     assert (again.retrievals, dict(again.votes)) == (0, {})
-    assert again.left_out["votes on retrievals that were deleted here since"] == 1
+    of_ann = "of people who were forgotten"
+    assert dict(again.left_out) == {
+        "passages shown that are not in the index": 2,
+        f"retrievals {of_ann}": 1,
+        f"votes on retrievals {of_ann}": 1,
+        f"votes {of_ann}": 1,
+    }
     assert sums(fw) == {"reset": (0, 1)}
     with fw._database.reading() as conn:
         dump = "\n".join(conn.iterdump())
@@ -503,28 +525,102 @@ def test_why_a_record_cannot_be_used_is_counted(fw: Flywheel, record: Any, reaso
     assert (report.retrievals, dict(report.votes)) == (0, {})
 
 
-def test_an_id_that_two_tenants_have_mixes_nothing(tmp_path: Path) -> None:
-    """Neither in one call nor in a later one, whether or not all records say whose they are."""
-    passages = [Passage(f"{team}1", f"words of {team}", metadata={"team": team}) for team in "ab"]
-    both = [ImportedHit("a1"), ImportedHit("b1")]
-    of_a = ImportedRetrieval("r", "words", both, tenant="a", user_id="ann")
-    of_b = ImportedRetrieval("r", "words", both, tenant="b", answer="a secret of b")
-    of_none = ImportedRetrieval("r", "words", both)
-    votes = [ImportedVote("1", "r", "helpful", "a1"), ImportedVote("2", "r", "helpful", "b1")]
-    for name, calls in {
-        "at once": [[of_a, of_b, of_none, *votes]],
-        "later": [[of_a, votes[0]], [of_b, votes[1]], [of_none, *votes]],
-        "not said first": [[of_none, of_a, of_b, *votes]],
-    }.items():
-        with opened(tmp_path / name, passages, tenant_key="team") as fw:
-            left_out = [fw.import_votes(call, all_tenants=True).left_out for call in calls]
-            assert any(
-                "records of a retrieval that is another tenant's" in each for each in left_out
-            )
-            (found,) = fw.retrievals(all_tenants=True)
-            assert (found.tenant, [hit.passage_id for hit in found.hits]) == ('"a"', ["a1"])
-            assert found.answer is None
-            assert [vote.passage_id for vote in fw.votes(all_tenants=True)] == ["a1"]
+TEAMS = [Passage(f"{team}1", f"words of {team}", metadata={"team": team}) for team in "ab"]
+BOTH = [ImportedHit("a1"), ImportedHit("b1")]
+OF_A = ImportedRetrieval("r", "words", BOTH, tenant="a", user_id="ann", answer="a secret of a")
+OF_B = ImportedRetrieval("r", "words", BOTH, tenant="b", answer="a secret of b")
+WHOSE = "of an id that several tenants have, without saying whose: name the tenant"
+
+
+def of_team(fw: Flywheel, team: str) -> tuple[list[str], str | None, list[tuple[str, str | None]]]:
+    """(passages shown, answer) of the one retrieval of a team, and (kind, passage) of each vote on it."""
+    (found,) = fw.retrievals(tenant=team)
+    votes = sorted((v.kind, v.passage_id) for v in fw.votes(tenant=team))
+    return [hit.passage_id for hit in found.hits], found.answer, votes
+
+
+@pytest.mark.parametrize("order", ["at once", "later", "not said first", "of each alone"])
+def test_an_id_that_two_tenants_have_is_a_retrieval_of_each(tmp_path: Path, order: str) -> None:
+    """A verdict is on that of the tenant it names, or of the only one that showed its passage."""
+    of_none = ImportedRetrieval("r", "words", BOTH)
+    on_passages = [ImportedVote("1", "r", "helpful", "a1"), ImportedVote("2", "r", "helpful", "b1")]
+    on_answers = [
+        ImportedVote("3", "r", "harmful", user_id="ann", tenant="a"),
+        ImportedVote("4", "r", "helpful", user_id="ann", tenant="b"),
+    ]
+    unclear = ImportedVote("5", "r", "harmful", user_id="eve")
+    every = [*on_passages, *on_answers, unclear]
+    calls: list[tuple[list[Any], dict[str, Any]]] = {
+        "at once": [([OF_A, OF_B, of_none, *every], {})],
+        "later": [([OF_A], {}), ([OF_B, *on_passages], {}), ([of_none, *on_answers, unclear], {})],
+        "not said first": [([of_none, *every, OF_B, OF_A], {})],
+        "of each alone": [
+            ([OF_A], {"tenant": "a"}), ([OF_B], {"tenant": "b"}), ([of_none, *every], {})
+        ],
+    }[order]  # fmt: skip
+    with opened(tmp_path / "kb", TEAMS, tenant_key="team") as fw:
+        for _ in range(2):
+            left_out: Counter[str] = Counter()
+            for records, whose in calls:
+                dry = fw.import_votes(records, dry_run=True, **(whose or {"all_tenants": True}))
+                report = fw.import_votes(records, **(whose or {"all_tenants": True}))
+                assert dict(dry.left_out) == dict(report.left_out)
+                left_out += Counter(report.left_out)
+            assert left_out[f"votes {WHOSE}"] == 1, left_out
+            assert left_out[f"records {WHOSE}"] == 1
+            assert of_team(fw, "a") == (["a1"], "a secret of a", [("answer", None), ("vote", "a1")])
+            assert of_team(fw, "b") == (["b1"], "a secret of b", [("answer", None), ("vote", "b1")])
+            assert [v.verdict for v in fw.votes(tenant="a") if v.kind == "answer"] == ["harmful"]
+
+
+def test_the_tenant_of_the_caller_says_whose_retrieval_a_verdict_is_on(tmp_path: Path) -> None:
+    with opened(tmp_path / "kb", TEAMS, tenant_key="team") as fw:
+        fw.import_votes([OF_A, OF_B], all_tenants=True)
+        for team in "ba":
+            vote = ImportedVote("1", "r", "helpful", user_id="ann")
+            assert fw.import_votes([vote], tenant=team).votes == {"answer": 1}
+            assert fw.import_votes([vote], tenant=team).unchanged == 1
+            assert fw.import_votes([replace(vote, tenant=team)], all_tenants=True).unchanged == 1
+            assert of_team(fw, team)[2] == [("answer", None)]
+        wrong = fw.import_votes([replace(vote, tenant="b")], tenant="a")
+        assert (dict(wrong.votes), wrong.left_out) == ({}, {"of another tenant": 1})
+
+
+def test_a_trace_that_two_tenants_have_takes_no_verdict_that_does_not_say_whose(
+    tmp_path: Path,
+) -> None:
+    inside = [replace(each, id=f"r{each.tenant}", inside=["trace"]) for each in (OF_A, OF_B)]
+    votes = [
+        ImportedVote("1", "trace", "helpful", user_id="ann"),
+        ImportedVote("2", "trace", "helpful", user_id="ann", tenant="b"),
+    ]
+    for name, calls in {"at once": [[*inside, *votes]], "later": [inside, votes]}.items():
+        with opened(tmp_path / name, TEAMS, tenant_key="team") as fw:
+            for call in calls:
+                report = fw.import_votes(call, all_tenants=True)
+            assert (dict(report.votes), report.left_out[f"votes {WHOSE}"]) == ({"answer": 1}, 1)
+            assert (of_team(fw, "a")[2], of_team(fw, "b")[2]) == ([], [("answer", None)])
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_rows_of_a_table_name_the_tenant_of_a_verdict(tmp_path: Path, named: bool) -> None:
+    path = tmp_path / "votes.csv"
+    lines = ["retrieval_id,query,verdict,user,tenant"]
+    lines += [f"7,words,{said},{user},{team if named else ''}" for team, user, said in
+              (("a", "ann", "helpful"), ("b", "bob", "harmful"))]  # fmt: skip
+    path.write_text("\n".join(lines))
+    with opened(tmp_path / "kb", TEAMS, tenant_key="team") as fw:
+        for team in "ab":
+            shown = ImportedRetrieval("7", "words", BOTH, tenant=team)
+            fw.import_votes([shown], source="csv", all_tenants=True)
+        report = fw.import_files("csv", path, all_tenants=True)
+        if named:
+            assert (dict(report.votes), dict(report.left_out)) == ({"answer": 2}, {})
+            verdicts = {v.tenant: v.verdict for v in fw.votes(all_tenants=True)}
+            assert verdicts == {'"a"': "helpful", '"b"': "harmful"}
+        else:
+            assert dict(report.votes) == {}
+            assert dict(report.left_out) == {f"records {WHOSE}": 1, f"votes {WHOSE}": 2}
 
 
 def test_rows_of_two_tenants_are_two_retrievals(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from exported_samples import FILES, SAMPLES
 from rag_flywheel import Flywheel, ImportReport, Passage
+from rag_flywheel.store import wall_clock
 
 
 @pytest.fixture
@@ -319,8 +320,13 @@ def test_a_dry_run_tells_the_same_and_writes_nothing(fw: Flywheel, tool: str) ->
 
 @pytest.mark.parametrize("tool", FILES)
 def test_the_order_of_the_files_does_not_matter_and_twice_is_once(
-    fw: Flywheel, tool: str, tmp_path: Path, help_desk: list[Passage]
+    fw: Flywheel,
+    tool: str,
+    tmp_path: Path,
+    help_desk: list[Passage],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(wall_clock, "now", lambda: 1_800_000_000.0)  # what has no time comes in now
     first = brought(fw, tool)
     state = (shown(fw), sorted(cast(fw), key=repr), fw.judgments())
     twice = brought(fw, tool, *FILES[tool][::-1])

@@ -68,10 +68,11 @@ def test_votes_on_a_pipeline_s_output_change_the_next_one(index: Any, way: Any) 
     pipeline = pipeline_on(index)
     last = way(pipeline)["retriever"]["documents"][-1].id
     for user in ("ann", "bob", "cid", "dan"):
-        found = way(pipeline, user_id=user, session_id="s", run_id=f"run of {user}")
+        found = way(pipeline, user_id=user, session_id="s", run_id=[f"run of {user}", "all"])
         assert index.feedback(found["retriever"]["retrieval_id"], last, "helpful", user_id=user)
         answer = found["model"]["replies"][0]
         assert index.answer_feedback(run=f"run of {user}", verdict="helpful", answer=answer)
+    assert index.feedback(run="all", passage_id=last, verdict="helpful", user_id="eve")
     found = way(pipeline)
     assert found["retriever"]["documents"][0].id == last
     assert found["model"]["replies"][0].startswith(found["retriever"]["documents"][0].content)

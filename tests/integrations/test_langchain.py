@@ -4,8 +4,11 @@ import asyncio
 import copy
 import datetime
 import pickle
+import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -36,7 +39,7 @@ from langchain_core.tracers.context import collect_runs
 
 from rag_flywheel import Flywheel
 from rag_flywheel.client import AsyncClient
-from rag_flywheel.errors import BusyError, InputError, UnknownIdError
+from rag_flywheel.errors import InputError, UnknownIdError
 from rag_flywheel.integrations.langchain import (
     FlywheelCallbackHandler,
     FlywheelReranker,
@@ -519,14 +522,30 @@ def test_a_lambda_may_retrieve_by_itself(desk: Flywheel) -> None:
     assert desk.answer_feedback(run=run, verdict="helpful")
 
 
-def test_a_run_that_cannot_be_stored_costs_no_answer(
-    desk: Flywheel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise BusyError("the database is locked")
-
-    monkeypatch.setattr(desk, "link_run", refuse)
-    config = {"run_id": uuid4(), "metadata": {"run_id": "mine"}}
-    assert len(FlywheelRetriever(flywheel=desk, k=2).invoke(QUERY, config)) == 2
-    assert "the database is locked" in caplog.text
-    assert desk.feedback(run="mine", passage_id="reset", verdict="helpful")
+def test_a_lock_that_another_program_holds_delays_no_answer_of_several_runs(desk: Flywheel) -> None:
+    """The record of the answer is written later, with all of its runs, and votes find them."""
+    root, run, handler = uuid4(), str(uuid4()), FlywheelCallbackHandler()
+    config = {
+        "run_id": root,
+        "callbacks": [handler],
+        "metadata": {"run_id": [run, "mine"], "user_id": "ann", "session_id": "s"},
+    }
+    retriever = FlywheelRetriever(flywheel=desk, k=2)
+    reranking = ContextualCompressionRetriever(
+        base_compressor=FlywheelReranker(flywheel=desk), base_retriever=retriever
+    )
+    retriever.invoke(QUERY)
+    with closing(sqlite3.connect(desk._root / "flywheel.db", check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        assert len((RunnablePassthrough() | retriever).invoke(QUERY, config)) == 2
+        assert len((RunnablePassthrough() | reranking).invoke(QUERY, config)) == 2
+        took = time.monotonic() - began
+        assert len(desk._postponed) == 3
+        other.rollback()
+    assert (
+        took < 3 * desk.config.record_wait_s + 1.0
+    )  # beside 60 s for a write that is not postponed
+    for each in (str(root), run, "mine"):
+        assert desk.answer_feedback(run=each, verdict="helpful", user_id=each)
+    assert len(desk.votes()) == 9

@@ -104,7 +104,7 @@ def test_an_agent_s_tool_is_of_the_run_that_the_application_names(desk: Flywheel
     )
 
     async def run() -> str:
-        with instrument_tags({"user_id": "ann", "run_id": "agent"}):
+        with instrument_tags({"user_id": "ann", "run_id": ["agent", 7, " ", None]}):
             return str(await ReActAgent(tools=[tool], llm=Scripted()).run("I forgot it"))
 
     assert asyncio.run(run()) == "Press reset."

@@ -318,6 +318,70 @@ def test_garbage_on_standard_input_does_no_harm(folder: Path) -> None:
         assert server.end() == (0, "")
 
 
+SURROGATE = (
+    '{"jsonrpc":"2.0","id":%s,"method":"tools/call","params":{"name":"search_knowledge","arguments":\
+{"query":"a %s b"}}}'
+)
+NO_MESSAGES: list[tuple[str, int, Any]] = [
+    (SURROGATE % ("2", "\\ud800"), -32700, 2),
+    (SURROGATE % ("2", "\\udc00\\ud800"), -32700, 2),
+    (SURROGATE % ('"two"', "\\uDBFF"), -32700, "two"),
+    (SURROGATE % ('"\\ud83d"', "words"), -32700, None),
+    (SURROGATE.replace("query", "\\ude00") % ("2", "words"), -32700, 2),
+    ("no JSON", -32700, None),
+    ('{"jsonrpc":"2.0","id":3,', -32700, None),
+    ("[" * 100_000, -32700, None),
+    ("[]", -32600, None),
+    ("7", -32600, None),
+    ("null", -32600, None),
+    ('[{"jsonrpc":"2.0","id":3,"method":"ping"}]', -32600, None),
+    ("{}", -32600, None),
+    ('{"jsonrpc":"2.0","id":3}', -32600, 3),
+    ('{"jsonrpc":"1.0","id":3,"method":"ping"}', -32600, 3),
+    ('{"id":"three","method":"ping"}', -32600, "three"),
+    ('{"jsonrpc":"2.0","id":3,"method":7}', -32600, 3),
+    ('{"jsonrpc":"2.0","id":3,"method":"ping","params":[1]}', -32600, 3),
+    ('{"jsonrpc":"2.0","id":null,"method":"ping"}', -32600, None),
+    ('{"jsonrpc":"2.0","id":1.5,"method":"ping"}', -32600, None),
+    ('{"jsonrpc":"2.0","id":true,"method":"ping"}', -32600, None),
+    ('{"jsonrpc":"2.0","id":{"a":1},"method":"ping"}', -32600, None),
+]
+"""(line, code of the error, id of the error)."""
+WITHOUT_ANSWER = [
+    "",
+    "  ",
+    '{"jsonrpc":"2.0","method":"notifications/x","params":{"a":"\\ud800"}}',
+    '{"jsonrpc":"2.0","method":7}',
+    '{"jsonrpc":"2.0","id":9,"result":{"a":"\\ud800"}}',
+    '{"jsonrpc":"2.0","id":9,"error":"none"}',
+]
+PING = b'{"jsonrpc":"2.0","id":"last","method":"ping"}'
+
+
+def test_each_line_that_is_no_message_is_answered_and_nothing_else_is(folder: Path) -> None:
+    with process(folder) as server:
+        server.write(json.dumps(HELLO).encode())
+        assert server.read()["id"] == 1
+        for line, code, id_ in NO_MESSAGES:
+            server.write(*(each.encode() for each in WITHOUT_ANSWER), line.encode())
+            found = server.read()
+            assert (found["error"]["code"], found["id"]) == (code, id_), line
+            assert "expected one JSON-RPC 2.0 message a line" in found["error"]["message"]
+            assert ("surrogate" in found["error"]["message"]) == ("\\u" in line)
+        server.write(PING)
+        assert server.read() == {"jsonrpc": "2.0", "id": "last", "result": {}}
+        assert server.end() == (0, "")
+
+
+def test_a_pair_of_surrogates_and_what_a_search_takes_are_no_error(folder: Path) -> None:
+    from rag_flywheel.integrations.mcp_stdio import refusal
+
+    for words in ("\\ud83d\\ude00", "\\\\ud800", "\\u00e9", "'"):
+        assert refusal(SURROGATE % ("2", words)) is None
+    assert refusal(PING.decode()) is None
+    assert refusal('{"jsonrpc":"2.0","method":"notifications/x","params":{"id":3}}') is None
+
+
 @pytest.mark.parametrize("how", ["end of input", "SIGTERM", "SIGINT", "nobody reads"])
 def test_it_ends_cleanly(folder: Path, how: str) -> None:
     with process(folder) as server:

@@ -70,9 +70,14 @@ def kills(
     check returns the number that the next worker counts from.
     """
     chance = random.Random(f"{SEED} {operation}")
-    found, first = [], 0
+    found: list[Killed] = []
+    first, slowness = 0, 1.0
     for number in range(KILLS):
-        delay_s = chance.uniform(0.0, longest_s)
+        if (
+            sum(len(k.done) for k in found) < number // 2
+        ):  # the machine is busy: let them work longer
+            slowness = min(2.0 * slowness, 16.0)
+        delay_s = slowness * chance.uniform(0.0, longest_s)
         print(f"seed {SEED}: kill {number} of {operation}, {delay_s:.4f} s after its first call")
         killed = kill_at(root, operation, first, delay_s)
         print(f"  {len(killed.done)} calls done, in a call: {killed.begun is not None}")

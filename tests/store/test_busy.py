@@ -46,16 +46,17 @@ def quick(tmp_path: Path, help_desk: list[Passage]) -> Iterator[Flywheel]:
 
 
 def retrieve(fw: Flywheel) -> list[Retrieval]:
-    return [fw.retrieve("my password", 3, user_id="ann", session_id="s")]
+    runs = ["inner", "outer"]
+    return [fw.retrieve("my password", 3, user_id="ann", session_id="s", run_id=runs)]
 
 
 def retrieve_many(fw: Flywheel) -> list[Retrieval]:
-    return fw.retrieve_many(["my password", "cats"], 3)
+    return fw.retrieve_many(["my password", "cats"], 3, run_id=[["inner", "outer"], "outer"])
 
 
 def rerank(fw: Flywheel) -> list[Retrieval]:
     given = [Candidate("reset", "password reset", 2.0), Candidate("x", "something else", 1.0)]
-    return [fw.rerank("my password", given, 3, user_id="ann")]
+    return [fw.rerank("my password", given, 3, user_id="ann", run_id=["inner", "outer"])]
 
 
 def stored(fw: Flywheel) -> dict[str, list[str]]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import _logs, trace
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -37,6 +39,21 @@ def exporter(provider: TracerProvider) -> Iterator[InMemorySpanExporter]:
     yield made
     processor.shutdown()
     provider._active_span_processor._span_processors = ()
+
+
+@pytest.fixture(scope="module")
+def records() -> InMemoryLogRecordExporter:
+    exporter = InMemoryLogRecordExporter()
+    provider = LoggerProvider()
+    provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
+    _logs.set_logger_provider(provider)  # a process has one for good
+    return exporter
+
+
+@pytest.fixture
+def logged(records: InMemoryLogRecordExporter) -> InMemoryLogRecordExporter:
+    records.clear()
+    return records
 
 
 @pytest.fixture
@@ -228,6 +245,28 @@ def test_the_service_s_spans_are_in_the_trace_of_the_caller(
     assert retrieved.parent is not None
     assert [link.context.span_id for link in judged.links] == [retrieved.context.span_id]
     assert judged.context is not None and judged.context.trace_id != retrieved.context.trace_id
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_an_error_of_the_service_is_in_no_log_of_the_framework(
+    tmp_path: Path,
+    exporter: InMemorySpanExporter,
+    logged: InMemoryLogRecordExporter,
+    monkeypatch: pytest.MonkeyPatch,
+    traced: bool,
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("a secret of user-ann")
+
+    with client_of(make_index(tmp_path / "kb"), trace=traced) as client:
+        monkeypatch.setattr(Flywheel, "_request", fails)
+        sent = {"query": "a secret", "user_id": "user-ann"}
+        assert client.post("/v1/retrieve", json=sent).status_code == 500
+        assert client.post("/v1/retrieve", json={**sent, "k": "many"}).status_code == 422
+    assert logged.get_finished_logs() == ()
+    found = repr([(span.name, attributes(span), span.events) for span in spans(exporter)])
+    assert "secret" not in found and "user-ann" not in found
+    assert traced or found == "[]"
 
 
 def test_a_service_without_tracing_loads_none_of_it() -> None:

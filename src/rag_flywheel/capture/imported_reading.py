@@ -152,7 +152,8 @@ class Reader:
         kind = given.kind
         if kind is not None and kind not in KINDS:
             raise InputError(f"kind is {quoted(kind)}; expected one of {', '.join(KINDS)}")
-        passage_id = self._passage_of(given.passage_id)
+        scope = self._scope(given.tenant)
+        passage_id = self._passage_of(given.passage_id, scope)
         check_optional_text("reason", given.reason, MOST_NOTE_CHARS)
         check_optional_text("text", given.text, MOST_NOTE_CHARS)
         if given.rank is not None and not isinstance(as_number(given.rank), int):
@@ -175,16 +176,17 @@ class Reader:
             min(check_trust(given.trust) * settings.trust(user), MOST_TRUST),
             self._time(given.at),
             None if given.reason is None else mask(given.reason) or None,
+            tenant=scope.tenant,
         )
         self._staging.add_vote(vote.at, encoded(vote))
 
-    def _passage_of(self, given: str | ImportedHit | None) -> str | None:
+    def _passage_of(self, given: str | ImportedHit | None, scope: TenantScope) -> str | None:
         """The id of the passage that a vote is on."""
         if not isinstance(given, ImportedHit):
             check_optional_text("passage_id", given, MOST_ID_CHARS)
             return given or None
         self._rank(given, 1)
-        found = self._lookup.find(given, self._settings.scope)
+        found = self._lookup.find(given, scope)
         if found.pid is None:
             raise UnusableError(f"votes on {found.reason}")
         return found.name
@@ -226,6 +228,7 @@ class Reader:
             by_model,
             author is None,
             given.label,
+            settings.scope.tenant,
         )
         self._staging.add_vote(vote.at, encoded(vote))
 

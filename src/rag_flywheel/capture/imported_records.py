@@ -1,13 +1,14 @@
 """How records of other tools come in: the settings of an import, and what is staged of each record."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar, get_args
 
 import msgspec
 
+from rag_flywheel.capture.question_vectors import QuestionVectors
 from rag_flywheel.capture.scores import Meanings
 from rag_flywheel.capture.terms import Terms
 from rag_flywheel.records import Progress, Signal, TenantScope
@@ -20,6 +21,8 @@ AT_ONCE = 2_000
 _MOST_REASONS = 200
 OPTED_OUT = "of users who opted out"
 DELETED = "that were deleted here since"
+FORGOTTEN = "of people who were forgotten"
+WHOSE = "of an id that several tenants have, without saying whose: name the tenant"
 T = TypeVar("T")
 
 
@@ -33,9 +36,10 @@ class Settings:
 
     source: the tool. scope: whose they are; scope_of, scope_of_json: that of a tenant that a record names,
     or a row as JSON. hide: the hash of an id of a user or session, given what it is; run: that of a run.
-    name: 16 bytes that name a key; query_hash: of a question. trust: in a user's feedback, by the id.
-    mask: takes out of a text what must not be stored. embed: stores the vectors of questions, given by
-    hash. keep_words: whether the words of questions are stored.
+    name: 16 bytes that name a key, given whose it is, as JSON; query_hash: of a question. trust: in a
+    user's feedback, by the id.
+    mask: takes out of a text what must not be stored. vectors: stores those of questions. keep_words:
+    whether the words of questions are stored; without them, nothing can embed the questions later.
     """
 
     source: str
@@ -44,12 +48,12 @@ class Settings:
     scope_of_json: Callable[[str | None], TenantScope]
     hide: Callable[[str, str | None], str | None]
     run: Callable[[str], str]
-    name: Callable[[bytes], bytes]
+    name: Callable[[str | None, bytes], bytes]
     query_hash: Callable[[str], bytes]
     trust: Callable[[str | None], float]
     terms: Terms
     mask: Callable[[str], str]
-    embed: Callable[[Mapping[bytes, str]], None]
+    vectors: QuestionVectors
     max_query_chars: int
     keep_words: bool
     meanings: Meanings
@@ -117,16 +121,19 @@ class WouldBe(msgspec.Struct, array_like=True):
 
 
 class Shown(msgspec.Struct, array_like=True):
-    """What became of a retrieval: its row, below 0 where it has none; reason: why it was left out."""
+    """What became of a retrieval: its row, below 0 where it has none; reason: why it was left out. tenant:
+    as its records say, None: they do not."""
 
     rid: int
     reason: str = ""
     would_be: WouldBe | None = None
+    tenant: str | None = None
 
 
 class StagedVote(msgspec.Struct, array_like=True):
     """A vote with ids as hashes. score: the name of a score, whose value says the verdict, None: it is a
-    vote. level: its strength, from -1 to 1. by_asker: of whoever asked."""
+    vote. level: its strength, from -1 to 1. by_asker: of whoever asked. tenant: as JSON, whose retrieval it
+    is on, None: not said."""
 
     id: str
     on: str
@@ -146,6 +153,7 @@ class StagedVote(msgspec.Struct, array_like=True):
     by_model: bool = False
     by_asker: bool = False
     label: str | None = None
+    tenant: str | None = None
 
 
 encoded = msgspec.msgpack.encode

@@ -3,15 +3,17 @@
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rag_flywheel.capture.imported_records import (
     AROUND,
     DELETED,
+    FORGOTTEN,
     OPTED_OUT,
     PART,
     SHOWN,
+    WHOSE,
     Counts,
     Part,
     Settings,
@@ -27,8 +29,10 @@ from rag_flywheel.capture.passage_lookup import NOT_THERE
 from rag_flywheel.store import imports, passages, retrievals, users, wall_clock
 from rag_flywheel.store.column_checks import RANK
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.forgotten import Forgotten, among
 from rag_flywheel.store.imports import Entry, Target
 from rag_flywheel.store.retrievals import LoggedHit, RetrievalRecord
+from rag_flywheel.store.runs import link as link_runs
 from rag_flywheel.store.staging import Staging
 from rag_flywheel.store.tenants import shows
 
@@ -70,11 +74,11 @@ class RetrievalWriter:
             if self._settings.progress is not None:
                 self._settings.progress("import retrievals", done, n)
             done += sum(len(parts) for _, parts in some)
-            self._write([(id_, self._whole(id_, parts)) for id_, parts in some])
+            each = [(id_, parts) for id_, records in some for parts in self._by_tenant(records)]
+            self._write([(id_, self._whole(id_, parts)) for id_, parts in each])
 
-    def _whole(self, id_: str, records: Sequence[bytes]) -> Part:
+    def _whole(self, id_: str, parts: list[Part]) -> Part:
         """All that is known of a retrieval: from its records, and from what it was inside of."""
-        parts = self._of_one_tenant([PART.decode(each) for each in records])
         whole = parts[0]
         for part in parts[1:]:
             whole.query = whole.query or part.query
@@ -91,17 +95,19 @@ class RetrievalWriter:
         self._add_around(id_, whole)
         return whole
 
-    def _of_one_tenant(self, parts: list[Part]) -> list[Part]:
-        """The records of a retrieval that are of the first tenant that one of them names, or of none that is
-        named; these with that tenant and its passages alone. The others are counted."""
-        tenant = next((part.tenant for part in parts if part.tenant is not None), None)
-        kept = [part for part in parts if part.tenant in (None, tenant)]
-        for _ in range(len(parts) - len(kept)):
-            self._counts.leave_out(OF_ANOTHER)
-        for part in kept:
-            if part.tenant != tenant:
-                part.tenant, part.hits = tenant, self._shown_to(tenant, part.hits)
-        return kept
+    def _by_tenant(self, records: Sequence[bytes]) -> list[list[Part]]:
+        """The records of the retrievals of one id, one of each tenant that a record names. Those that name
+        none are of the only one that is named; where several are, they are counted."""
+        parts = [PART.decode(each) for each in records]
+        tenants = list(dict.fromkeys(part.tenant for part in parts if part.tenant is not None))
+        if len(tenants) > 1:
+            for _ in range(sum(part.tenant is None for part in parts)):
+                self._counts.leave_out(f"records {WHOSE}")
+            return [[part for part in parts if part.tenant == tenant] for tenant in tenants]
+        for part in parts:
+            if tenants and part.tenant is None:
+                part.tenant, part.hits = tenants[0], self._shown_to(tenants[0], part.hits)
+        return [parts]
 
     def _shown_to(self, tenant: str | None, hits: list[StagedHit]) -> list[StagedHit]:
         """Those of these hits that a tenant may see, given as JSON; the others are counted."""
@@ -132,28 +138,30 @@ class RetrievalWriter:
                     waiting.append(around.parent)
 
     def _write(self, some: Sequence[tuple[str, Part]]) -> None:
-        given = self._settings
-        keys = {id_: given.name(retrieval_name(id_)) for id_, _ in some}
-        own_ids = [p.recorded_as or id_ for id_, p in some]
-        new: list[tuple[str, Part]] = []
+        keys = [self._settings.name(part.tenant, retrieval_name(id_)) for id_, part in some]
+        own_ids = [part.recorded_as or id_ for id_, part in some]
+        new: list[tuple[bytes, str, Part]] = []
         with self._database.reading() as conn:
-            stored = imports.rows_of(conn, list(keys.values()))
+            stored = imports.rows_of(conn, keys)
+            known = imports.rows_of_external(conn, self._settings.source, [id_ for id_, _ in some])
             own = retrievals.rows_by_id(conn, own_ids)
             out = users.opted_out(conn, {p.user for _, p in some if p.user is not None})
-        again = []
-        for id_, part in some:
-            row = own.get(part.recorded_as or id_)
-            if keys[id_] in stored:
-                self._counts.unchanged += 1
-                rid = stored[keys[id_]]
-                reason = "" if rid is not None else f"retrievals {DELETED}"
-                self._put_shown(id_, part, Shown(-1 if rid is None else rid, reason))
-                if rid is not None:
-                    again.append((rid, id_, part))
-            elif row is not None and given.scope.holds(row[1]):
-                self._counts.unchanged += 1
-                self._put_shown(id_, part, Shown(row[0], ""))
-                again.append((row[0], id_, part))
+            of = Forgotten(conn)
+            gone = among(conn, [*(of.retrieval(id_) for id_ in own_ids), *keys])
+        again = list[tuple[int, str, Part]]()
+        for key, own_id, (id_, part) in zip(keys, own_ids, some, strict=True):
+            recorded = own.get(own_id)
+            before = _of_tenant(known.get(id_, ()), part.tenant)
+            if {key, of.retrieval(own_id)} & gone:
+                self._leave_out(id_, part, f"retrievals {FORGOTTEN}")
+            elif key in stored:
+                self._known(again, id_, part, stored[key])
+            elif len(before) > 1:  # votes that say whose they are on find theirs
+                self._counts.leave_out(f"records {WHOSE}")
+            elif before:
+                self._known(again, id_, part, before[0])
+            elif recorded is not None and self._settings.scope.holds(recorded[1]):
+                self._known(again, id_, part, recorded[0])
             elif part.user in out:
                 self._leave_out(id_, part, f"retrievals {OPTED_OUT}")
             elif not part.query:
@@ -163,9 +171,19 @@ class RetrievalWriter:
             elif part.n_hits and not part.hits:
                 self._leave_out(id_, part, NONE_THERE)
             else:
-                new.append((id_, part))
+                new.append((key, id_, part))
         self._extend(again)
-        self._append(new, keys)
+        self._append(new)
+
+    def _known(
+        self, again: list[tuple[int, str, Part]], id_: str, part: Part, rid: int | None
+    ) -> None:
+        """Note a retrieval that is here already, in this row, None: it was deleted."""
+        self._counts.unchanged += 1
+        reason = "" if rid is not None else f"retrievals {DELETED}"
+        self._put_shown(id_, part, Shown(-1 if rid is None else rid, reason))
+        if rid is not None:
+            again.append((rid, id_, part))
 
     def _is_of_another(self, part: Part, target: Target | None) -> bool:
         """Whether a record names another tenant than the retrieval that came in has; it is counted."""
@@ -180,41 +198,43 @@ class RetrievalWriter:
         self._put_shown(id_, part, Shown(-1, reason))
 
     def _put_shown(self, id_: str, part: Part, shown: Shown) -> None:
-        self._staging.put_shown(id_, encoded(shown), part.inside)
+        shown.tenant = part.tenant
+        self._staging.put_shown(id_, part.tenant, encoded(shown), part.inside)
 
-    def _append(self, new: Sequence[tuple[str, Part]], keys: Mapping[str, bytes]) -> None:
+    def _append(self, new: Sequence[tuple[bytes, str, Part]]) -> None:
         given = self._settings
         self._counts.retrievals += len(new)
-        records = [self._record(part, keys[id_]) for id_, part in new]
+        records = [self._record(part, key) for key, _, part in new]
         if given.dry_run:
-            for (id_, part), record in zip(new, records, strict=True):
+            for (_, id_, part), record in zip(new, records, strict=True):
                 self._n_dry += 1
                 dry = WouldBe(record.id, record.at, record.tenant, record.user_id, part.hits)
                 self._put_shown(id_, part, Shown(-self._n_dry - 1, "", dry))
             return
         if not given.keep_words and new:
-            given.embed({r.query_hash: p.query for r, (_, p) in zip(records, new, strict=True)})
+            asked = {r.query_hash: p.query for r, (_, _, p) in zip(records, new, strict=True)}
+            given.vectors.store(asked)
         if not new:
             return
         with self._database.transaction() as conn:
             # between the look and this, another process may have brought them in
-            there = imports.rows_of(conn, [keys[id_] for id_, _ in new])
+            there = imports.rows_of(conn, [key for key, _, _ in new])
             out = users.opted_out(conn, {r.user_id for r in records if r.user_id is not None})
             fresh = [
-                (id_, part, record)
-                for (id_, part), record in zip(new, records, strict=True)
-                if keys[id_] not in there and record.user_id not in out
+                (key, id_, part, record)
+                for (key, id_, part), record in zip(new, records, strict=True)
+                if key not in there and record.user_id not in out
             ]
-            retrievals.record_retrievals(conn, [record for _, _, record in fresh])
-            for _, part, record in fresh:
+            retrievals.record_retrievals(conn, [record for *_, record in fresh])
+            for *_, part, record in fresh:
                 if part.answer is not None:
                     retrievals.set_answer(conn, record.id, part.answer)
-            rows = retrievals.rows_by_id(conn, [record.id for _, _, record in fresh])
-            entries = [Entry(keys[id_], id_, rows[r.id][0]) for id_, _, r in fresh]
+            rows = retrievals.rows_by_id(conn, [record.id for *_, record in fresh])
+            entries = [Entry(key, id_, rows[r.id][0]) for key, id_, _, r in fresh]
             imports.append_entries(conn, entries)
-            runs = [(given.run(o), rows[r.id][0]) for _, p, r in fresh for o in p.inside]
-            imports.link_runs(conn, runs)
-        for id_, part, record in fresh:
+            runs = [(given.run(o), rows[r.id][0]) for *_, p, r in fresh for o in p.inside]
+            link_runs(conn, runs)
+        for _, id_, part, record in fresh:
             self._put_shown(id_, part, Shown(rows[record.id][0], ""))
 
     def _record(self, part: Part, key: bytes) -> RetrievalRecord:
@@ -279,7 +299,7 @@ class RetrievalWriter:
         with self._database.transaction() as conn:
             for rid, logged in more.items():
                 imports.replace_hits(conn, rid, logged)
-            imports.link_runs(conn, [(run, rid) for run, rid in runs if rid in before])
+            link_runs(conn, [(run, rid) for run, rid in runs if rid in before])
             imports.fill_in(conn, whose)
 
 
@@ -294,36 +314,47 @@ class Targets:
 
     def of(
         self, some: Sequence[StagedVote]
-    ) -> Callable[[str], tuple[list[tuple[Target, bool]], str]]:
+    ) -> Callable[[StagedVote], tuple[list[tuple[Target, bool]], str]]:
         """What gives the retrievals that a vote is on, with whether it is on what they are inside of; and why
         there is none."""
-        found: dict[str, tuple[list[_On], str]] = {}
+        found: dict[tuple[str, str | None], tuple[list[_On], str]] = {}
         with self._database.reading() as conn:
-            for name in {vote.on for vote in some}:
-                found[name] = self._rows_on(conn, name)
+            for named in {(vote.on, vote.tenant) for vote in some}:
+                found[named] = self._rows_on(conn, *named)
             rids = {rid for rows, _ in found.values() for rid, _, _ in rows if rid >= 0}
             stored = imports.targets(conn, sorted(rids))
 
-        def of(name: str) -> tuple[list[tuple[Target, bool]], str]:
-            rows, reason = found[name]
+        def of(vote: StagedVote) -> tuple[list[tuple[Target, bool]], str]:
+            rows, reason = found[vote.on, vote.tenant]
             every = []
             for rid, shown, inside in rows:
                 would_be = None if shown is None else _would_be_target(shown)
                 target = would_be or stored.get(rid)
                 if target is not None and self._settings.scope.holds(target.tenant):
                     every.append((target, inside))
+            if vote.tenant is not None:
+                every = [on for on in every if on[0].tenant in (None, vote.tenant)]
+            elif len({target.tenant for target, _ in every}) > 1:
+                every = [on for on in every if _shows(on[0], vote.passage_id)]
+                if len({target.tenant for target, _ in every}) != 1:
+                    return [], f"votes {WHOSE}"
             return every, reason or NO_RETRIEVAL
 
         return of
 
-    def _rows_on(self, conn: sqlite3.Connection, name: str) -> tuple[list[_On], str]:
-        record = self._staging.shown(name)
-        if record is not None:
-            shown = SHOWN.decode(record)
-            if shown.reason:
-                return [], f"votes on {shown.reason}"
-            return [_On(shown.rid, shown, False)], ""
-        inside = [SHOWN.decode(each) for _, each in self._staging.shown_inside(name)]
+    def _rows_on(
+        self, conn: sqlite3.Connection, name: str, tenant: str | None
+    ) -> tuple[list[_On], str]:
+        shown = _of_the_same([SHOWN.decode(each) for each in self._staging.shown(name)], tenant)
+        if shown:
+            on = {each.rid: _On(each.rid, each, False) for each in shown if not each.reason}
+            if tenant is None and any(each.tenant is not None for each in shown):
+                source = self._settings.source
+                before = imports.rows_of_external(conn, source, [name]).get(name, [])
+                on = {rid: _On(rid, None, False) for rid, _ in before} | on
+            return list(on.values()), "" if on else f"votes on {shown[0].reason}"
+        inside = [SHOWN.decode(each) for each in self._staging.shown_inside(name)]
+        inside = _of_the_same(inside, tenant)
         usable = {s.rid: _On(s.rid, s, True) for s in inside if not s.reason}
         for linked in imports.rows_of_run(conn, self._settings.run(name), _MOST_RETRIEVALS):
             usable.setdefault(linked, _On(linked, None, True))
@@ -331,20 +362,48 @@ class Targets:
             return list(usable.values())[:_MOST_RETRIEVALS], ""
         if inside:
             return [], f"votes on {inside[0].reason}"
-        key = self._settings.name(retrieval_name(name))
+        return self._rows_here(conn, name, tenant)
+
+    def _rows_here(
+        self, conn: sqlite3.Connection, name: str, tenant: str | None
+    ) -> tuple[list[_On], str]:
+        """The same where the files say nothing of it."""
+        key = self._settings.name(tenant, retrieval_name(name))
         stored = imports.rows_of(conn, [key])
-        if key in stored:
-            rid = stored[key]
-            if rid is None:
-                return [], f"votes on retrievals {DELETED}"
-            return [_On(rid, None, False)], ""
+        before = imports.rows_of_external(conn, self._settings.source, [name]).get(name, [])
+        rows = _of_tenant(before, tenant) or [rid for rid in stored.values() if rid is not None]
+        if rows:
+            return [_On(rid, None, False) for rid in rows], ""
+        if stored:
+            why = FORGOTTEN if among(conn, [key]) else DELETED
+            return [], f"votes on retrievals {why}"
         own = retrievals.rows_by_id(conn, [name])
         if name in own:
             return [_On(own[name][0], None, False)], ""
+        if among(conn, [Forgotten(conn).retrieval(name)]):
+            return [], f"votes on retrievals {FORGOTTEN}"
         around = self._staging.around(name)
         if around is not None:
             return [], "votes on a trace or run that no retrieval was inside of"
         return [], NO_RETRIEVAL
+
+
+def _shows(target: Target, passage_id: str | None) -> bool:
+    """Whether a retrieval showed the passage that a vote is on, which may be one tenant's alone."""
+    return any(hit.passage_id == passage_id for hit in target.hits)
+
+
+def _of_the_same(shown: Sequence[Shown], tenant: str | None) -> list[Shown]:
+    """Those that are of a tenant, or whose records do not say whose they are; None: all."""
+    return [each for each in shown if tenant is None or each.tenant in (None, tenant)]
+
+
+def _of_tenant(rows: Sequence[tuple[int, str | None]], tenant: str | None) -> list[int]:
+    """The rows of a tenant, or else those that are of none; None: all."""
+    if tenant is None:
+        return [rid for rid, _ in rows]
+    own = [rid for rid, whose in rows if whose == tenant]
+    return own or [rid for rid, whose in rows if whose is None]
 
 
 def _in_order(hits: Sequence[StagedHit]) -> list[StagedHit]:

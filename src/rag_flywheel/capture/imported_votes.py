@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rag_flywheel.capture.answer_votes import prior_chances
 from rag_flywheel.capture.imported_records import (
+    FORGOTTEN,
     OPTED_OUT,
     VOTE,
     Counts,
@@ -18,6 +19,7 @@ from rag_flywheel.capture.imported_retrievals import Targets
 from rag_flywheel.records import TenantScope
 from rag_flywheel.store import golden, imports, notes, passages, retrievals, users, votes
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.forgotten import Forgotten, among
 from rag_flywheel.store.imports import Entry, Target
 from rag_flywheel.store.passages import advance_clock
 from rag_flywheel.store.staging import Staging
@@ -33,7 +35,7 @@ _LEAST = 0.01  # smaller credits are not stored
 @dataclass(frozen=True)
 class _Cast:
     """Feedback that is to be stored. pid: the passage that it is on, None: the answer. key, external: as in
-    Entry."""
+    Entry. ours: whether it names its retrieval by the id here, as what is exported does."""
 
     key: bytes
     external: str
@@ -46,6 +48,7 @@ class _Cast:
     user: str | None
     trust: float
     at: float
+    ours: bool
 
 
 class VoteWriter:
@@ -74,7 +77,7 @@ class VoteWriter:
         on = self._targets.of(some)
         found = []
         for vote in some:
-            targets, reason = on(vote.on)
+            targets, reason = on(vote)
             if not targets:
                 self._counts.leave_out(reason)
             for target, inside in targets:
@@ -104,7 +107,9 @@ class VoteWriter:
         what = vote.passage_id, vote.rank, f"{level:.6f}", vote.shares, vote.text
         content = (vote.id, target.id, kind, verdict, *what)
         return _Cast(
-            self._settings.name(repr(("vote", *content)).encode("utf-8", "surrogatepass")),
+            self._settings.name(
+                target.tenant, repr(("vote", *content)).encode("utf-8", "surrogatepass")
+            ),
             vote.id,
             target,
             kind,
@@ -115,6 +120,7 @@ class VoteWriter:
             target.user_id if vote.by_asker else vote.user,
             vote.trust,
             at,
+            vote.on == target.id,
         )
 
     def _hit(self, vote: StagedVote, target: Target) -> int | None:
@@ -151,8 +157,13 @@ class VoteWriter:
         with self._database.reading() as conn:
             known = imports.rows_of(conn, [cast.key for cast in casts])
             out = users.opted_out(conn, {cast.user for cast in casts if cast.user is not None})
+            of = Forgotten(conn)
+            names = {cast.key: _as_forgotten(of, cast) for cast in casts}
+            gone = among(conn, [name for each in names.values() for name in each])
             for cast in casts:
-                if cast.key in known or cast.key in new or _is_recorded(conn, cast):
+                if gone.intersection(names[cast.key]):
+                    self._counts.leave_out(f"votes {FORGOTTEN}")
+                elif cast.key in known or cast.key in new or _is_recorded(conn, cast):
                     self._counts.unchanged += 1
                 elif cast.user in out:
                     self._counts.leave_out(f"votes {OPTED_OUT}")
@@ -162,8 +173,7 @@ class VoteWriter:
         if given.dry_run or not new:
             return
         if given.keep_words:
-            asked = {c.target.query_hash: c.target.query for c in new.values() if c.target.query}
-            given.embed(asked)
+            given.vectors.store_first(cast.target.query_hash for cast in new.values())
         with self._database.transaction() as conn:
             # between the look and this, another process may have brought them in, or deleted retrievals
             known = imports.rows_of(conn, list(new))
@@ -242,8 +252,14 @@ def _credits(
     return every | {p: part for p, part in parts.items() if part >= _LEAST}
 
 
+def _as_forgotten(of: Forgotten, cast: _Cast) -> list[bytes]:
+    """The keys of which one is noted if whoever cast this vote was forgotten."""
+    target = cast.target
+    return [cast.key, *of.votes_at(target.id, cast.pid, cast.kind, cast.verdict, cast.at)]
+
+
 def _is_recorded(conn: sqlite3.Connection, cast: _Cast) -> bool:
-    """Whether feedback on a retrieval that was recorded here was itself recorded here, and was exported."""
-    if cast.target.imported or cast.kind in _NOTES:
+    """Whether feedback is in this index already, and was exported."""
+    if (cast.target.imported and not cast.ours) or cast.kind in _NOTES:
         return False
     return imports.is_cast(conn, cast.target.rid, cast.pid, cast.kind, cast.verdict, cast.at)

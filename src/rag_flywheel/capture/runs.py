@@ -4,19 +4,21 @@ The id of a run is a keyed hash here, which is what is stored; `named` is as the
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rag_flywheel.capture.votes import check_retrieval_id, unknown_retrieval
 from rag_flywheel.checks import MOST_ID_CHARS, check_text, items
 from rag_flywheel.errors import InputError, UnknownIdError, quoted
-from rag_flywheel.records import TenantScope
-from rag_flywheel.store import runs
+from rag_flywheel.records import TenantScope, Vote
+from rag_flywheel.store import retrievals, runs
 from rag_flywheel.store.database import Database
 
 MOST_RUNS = 32
 """The most runs that one retrieval may belong to."""
 MOST_RETRIEVALS = 100
 """Feedback on a run is about so many of its retrievals at most, the newest ones."""
+
+RUN_AND_RETRIEVAL = "found retrieval_id and run; expected one of them"
 
 _MOST_NAMED = 8  # passages, in a message
 
@@ -25,7 +27,7 @@ def link_run(database: Database, retrieval_id: str | None, run: str) -> None:
     """Store that a retrieval belongs to a run. Raises UnknownIdError, InputError."""
     id_ = check_retrieval_id(retrieval_id)
     with database.transaction() as conn:
-        if not runs.link_run(conn, id_, run):
+        if not retrievals.link_run(conn, id_, run):
             raise unknown_retrieval(id_)
         if runs.count_runs(conn, id_) > MOST_RUNS:
             raise InputError(
@@ -43,6 +45,12 @@ class Run:
 
     named: str
     shown: Mapping[str, Collection[str]]
+
+    def vote(self, given: Vote) -> Vote:
+        """A vote that names this run, as one on the retrieval that it is about. Raises InputError."""
+        if given.retrieval_id is not None:
+            raise InputError(RUN_AND_RETRIEVAL)
+        return replace(given, retrieval_id=self.showing(given.passage_id), run=None)
 
     @property
     def newest(self) -> str:
@@ -88,7 +96,8 @@ class Run:
 
 
 def find_run(database: Database, run: str, named: str, scope: TenantScope) -> Run:
-    """The run of this hash, with its retrievals in the scope. Raises UnknownIdError when there is none."""
+    """The run of this hash, with its retrievals in the scope. Raises UnknownIdError when there is none, and
+    InputError when they are of several tenants."""
     with database.reading() as conn:
         found = runs.of_run(conn, run, scope, MOST_RETRIEVALS)
     if not found:
@@ -96,4 +105,10 @@ def find_run(database: Database, run: str, named: str, scope: TenantScope) -> Ru
             f"no retrieval of run {quoted(named)} is recorded in this index; expected the id of a run that "
             "was given to `retrieve` or `rerank` as run_id, or to `link_run`"
         )
-    return Run(named, dict(found))
+    tenants = sorted({tenant for _, tenant, _ in found if tenant is not None})
+    if len(tenants) > 1:
+        raise InputError(
+            f"retrievals of run {quoted(named)} are of {len(tenants)} tenants; expected tenant=..., since "
+            "feedback is on the answer that one of them got"
+        )
+    return Run(named, {id_: shown for id_, _, shown in found})

@@ -74,7 +74,9 @@ def _counted(
     return found
 
 
-def relevance_votes(retrieval_id: str | None, helpful: object, user_id: str | None) -> list[Vote]:
+def relevance_votes(
+    retrieval_id: str | None, helpful: object, user_id: str | None, run: str | None = None
+) -> list[Vote]:
     """A vote for each passage id, helpful for True and harmful for False. Raises InputError."""
     if not isinstance(helpful, Mapping):
         raise InputError(
@@ -86,7 +88,7 @@ def relevance_votes(retrieval_id: str | None, helpful: object, user_id: str | No
                 f"relevance of {quoted(passage_id)} is {quoted(relevant)}; expected True or False"
             )
     return [
-        Vote(retrieval_id, passage_id, "helpful" if relevant else "harmful", user_id)
+        Vote(retrieval_id, passage_id, "helpful" if relevant else "harmful", user_id, run=run)
         for passage_id, relevant in helpful.items()
     ]
 

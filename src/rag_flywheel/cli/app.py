@@ -140,6 +140,12 @@ def retrieve(
     k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 8,
     where: Where = None,
     user: User = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID", help="A run that it belongs to, which feedback may name; may be repeated."
+        ),
+    ] = None,
     record: Annotated[
         bool, typer.Option(help="Record the retrieval, so that it can get votes.")
     ] = True,
@@ -160,6 +166,7 @@ def retrieve(
             k,
             where=_filter(fw, where),
             user_id=user,
+            run_id=run,
             record=record,
             min_relevance=min_relevance,
             **named,

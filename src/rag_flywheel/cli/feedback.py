@@ -19,11 +19,25 @@ from rag_flywheel.records import Signal, Verdict
 
 VerdictWord = Annotated[str, typer.Argument(metavar="VERDICT", help="helpful, harmful or retract.")]
 
+Of = Annotated[
+    str,
+    typer.Argument(metavar="RETRIEVAL", help="The id of a retrieval, or of a run: see --run."),
+]
+OfRun = Annotated[
+    bool, typer.Option("--run", help="RETRIEVAL is the id of a run, as given to retrieve by --run.")
+]
+
+
+def _about(named: str, run: bool) -> dict[str, str]:
+    """What feedback is about, as the library takes it."""
+    return {"run" if run else "retrieval_id": named}
+
 
 def feedback(
-    retrieval_id: str,
+    retrieval: Of,
     passage_id: str,
     verdict: VerdictWord,
+    run: OfRun = False,
     user: User = None,
     reason: Annotated[str | None, typer.Option(help="Why, in words.")] = None,
     tenant: TenantName = None,
@@ -35,14 +49,19 @@ def feedback(
     with open_index(index) as fw:
         n = int(
             fw.feedback(
-                retrieval_id, passage_id, word, user_id=user, reason=reason, **of_tenant(fw, tenant)
+                **_about(retrieval, run),
+                passage_id=passage_id,
+                verdict=word,
+                user_id=user,
+                reason=reason,
+                **of_tenant(fw, tenant),
             )
         )
     show.kept(n, as_json)
 
 
 def answer_feedback(
-    retrieval_id: str,
+    retrieval: Of,
     verdict: VerdictWord,
     answer: Annotated[str | None, typer.Option(help="The answer's text.")] = None,
     cited: Annotated[
@@ -51,6 +70,7 @@ def answer_feedback(
     uncited: Annotated[
         bool, typer.Option("--uncited", help="The answer cites no passage: none gets a share.")
     ] = False,
+    run: OfRun = False,
     user: User = None,
     tenant: TenantName = None,
     index: Index = KB,
@@ -64,8 +84,8 @@ def answer_feedback(
     with open_index(index) as fw:
         n = int(
             fw.answer_feedback(
-                retrieval_id,
-                word,
+                **_about(retrieval, run),
+                verdict=word,
                 answer=answer,
                 cited=named,
                 user_id=user,
@@ -76,11 +96,12 @@ def answer_feedback(
 
 
 def relevance(
-    retrieval_id: str,
+    retrieval: Of,
     yes: Annotated[list[str] | None, typer.Option(help="A relevant hit; may be repeated.")] = None,
     no: Annotated[
         list[str] | None, typer.Option(help="An irrelevant hit; may be repeated.")
     ] = None,
+    run: OfRun = False,
     user: User = None,
     tenant: TenantName = None,
     index: Index = KB,
@@ -93,17 +114,19 @@ def relevance(
         raise typer.BadParameter("found neither --yes nor --no; expected the id of a hit at least")
     helpful = {**dict.fromkeys(yes or (), True), **dict.fromkeys(no or (), False)}
     with open_index(index) as fw:
-        n = fw.relevance(retrieval_id, helpful, user_id=user, **of_tenant(fw, tenant))
+        about = _about(retrieval, run)
+        n = fw.relevance(**about, helpful=helpful, user_id=user, **of_tenant(fw, tenant))
     show.kept(n, as_json)
 
 
 def adopted(
-    retrieval_id: str,
+    retrieval: Of,
     used: Annotated[bool, typer.Option("--used/--unused", help="Whether the answer was used.")],
     why: Annotated[str, typer.Option(help="Why, in words.")] = "",
     cited: Annotated[
         list[str] | None, typer.Option(help="A passage that it was made of; may be repeated.")
     ] = None,
+    run: OfRun = False,
     user: User = None,
     tenant: TenantName = None,
     index: Index = KB,
@@ -113,7 +136,7 @@ def adopted(
     with open_index(index) as fw:
         n = int(
             fw.adopted(
-                retrieval_id,
+                **_about(retrieval, run),
                 used=used,
                 why=why,
                 cited=cited or None,
@@ -125,12 +148,13 @@ def adopted(
 
 
 def signal(
-    retrieval_id: str,
+    retrieval: Of,
     kind: Annotated[str, typer.Argument(help=f"One of {', '.join(get_args(Signal))}.")],
     value: Annotated[
         str | None, typer.Argument(help="The final text, the rating, or false for task_done.")
     ] = None,
     passage: Annotated[str | None, typer.Option(help="The passage it was about.")] = None,
+    run: OfRun = False,
     user: User = None,
     tenant: TenantName = None,
     index: Index = KB,
@@ -141,7 +165,10 @@ def signal(
     with open_index(index) as fw:
         given = _value(kind, value)
         of = of_tenant(fw, tenant)
-        n = int(fw.signal(retrieval_id, action, given, passage_id=passage, user_id=user, **of))
+        about = _about(retrieval, run)
+        n = int(
+            fw.signal(**about, kind=action, value=given, passage_id=passage, user_id=user, **of)
+        )
     show.kept(n, as_json)
 
 
@@ -158,9 +185,10 @@ def _value(kind: str, text: str | None) -> str | int | float | bool | None:
 
 
 def correct(
-    retrieval_id: str,
+    retrieval: Of,
     passage_id: Annotated[str | None, typer.Argument(help="The right passage.")] = None,
     text: Annotated[str | None, typer.Option(help="Or the answer's text, to review.")] = None,
+    run: OfRun = False,
     user: User = None,
     tenant: TenantName = None,
     index: Index = KB,
@@ -168,13 +196,15 @@ def correct(
 ) -> None:
     """Name the passage that is the answer, whether it was shown or not, or write the answer."""
     with open_index(index) as fw:
-        n = int(fw.correct(retrieval_id, passage_id, text, user_id=user, **of_tenant(fw, tenant)))
+        about = {**_about(retrieval, run), "passage_id": passage_id, "text": text}
+        n = int(fw.correct(**about, user_id=user, **of_tenant(fw, tenant)))
     show.kept(n, as_json)
 
 
 def missing(
-    retrieval_id: str,
+    retrieval: Of,
     note: Annotated[str, typer.Option(help="A description of what is missing.")] = "",
+    run: OfRun = False,
     user: User = None,
     tenant: TenantName = None,
     index: Index = KB,
@@ -182,7 +212,8 @@ def missing(
 ) -> None:
     """Report that the index has no answer to a question."""
     with open_index(index) as fw:
-        n = int(fw.missing(retrieval_id, note, user_id=user, **of_tenant(fw, tenant)))
+        about = _about(retrieval, run)
+        n = int(fw.missing(**about, note=note, user_id=user, **of_tenant(fw, tenant)))
     show.kept(n, as_json)
 
 

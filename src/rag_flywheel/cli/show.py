@@ -84,6 +84,11 @@ def imported(report: ImportReport) -> None:
     if report.left_out:
         rows = sorted(report.left_out.items(), key=lambda each: (-each[1], each[0]))
         _table(["n", "left out"], ([str(n), reason] for reason, n in rows), numbers=["n"])
+    if report.waiting and not report.dry_run:
+        _say(
+            f"{counted(report.waiting, 'question waits', 'questions wait')} for `rag-flywheel refresh` to be "
+            "embedded: until then their votes act where the same words are asked, not on similar questions"
+        )
 
 
 def note(sentence: str) -> None:
@@ -300,6 +305,7 @@ _NAMES = {
     "frozen_at": "votes that count",
     "held": "refreshes held back",
     "n_waiting": "passages since refresh",
+    "n_questions_waiting": "questions to embed",
     "dense_search": "dense search looks at",
     "dense_recall": "dense recall@10",
 }
@@ -313,6 +319,8 @@ def status(found: Status) -> None:
     for name in ("encoder_change", "engine"):
         if values[name] is None:
             del values[name]
+    if not found.n_questions_waiting:
+        del values["n_questions_waiting"]
     until = f"up to event {found.frozen_at}, until `rag-flywheel release`"
     values["frozen_at"] = "all" if found.frozen_at is None else until
     names = (_NAMES.get(name, name.removeprefix("n_").replace("_", " ")) for name in values)

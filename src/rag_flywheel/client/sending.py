@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from typing import Any
 from urllib.parse import quote
 
-from rag_flywheel.checks import as_python, check_text
+from rag_flywheel.checks import as_python, check_text, is_list
 from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.records import AddReport, Passage
 
@@ -73,6 +73,11 @@ def retrieval_or_run(retrieval_id: object, run: object) -> Named:
     if run is None:
         return {"retrieval_id": recorded_id(retrieval_id)}
     return {"retrieval_id": retrieval_id, "run": run}
+
+
+def listed(given: object) -> object:
+    """One id, or a list, tuple or the like of them, as JSON has it."""
+    return [listed(each) for each in given] if is_list(given) else as_python(given)  # type: ignore[attr-defined]
 
 
 def ranked(k: object, where: Mapping[str, Any] | None, min_relevance: object) -> Named:

@@ -13,8 +13,8 @@ from rag_flywheel.curate.groups import NEAR_DUPLICATE
 from rag_flywheel.curate.opinions import standing_decisions
 from rag_flywheel.curate.source import Source
 from rag_flywheel.records import Acting, Known, QueryKey
-from rag_flywheel.store import column_checks, golden
-from rag_flywheel.store.embedding import vectors_of
+from rag_flywheel.store import golden
+from rag_flywheel.store.embedding import past_query_vectors
 from rag_flywheel.store.event_types import Decision, ImportedAnswer
 
 Present = Callable[[Collection[int]], Collection[int]]
@@ -140,8 +140,8 @@ def _near_duplicates(
     """The queries that ask the same as each, itself among them."""
     if len(queries) == 1:
         return {queries[0]: [queries[0]]}
-    texts = column_checks.complete("query_hash", golden.query_texts(conn, queries), queries)
-    vectors = vectors_of(conn, texts, source.queries)
+    rows = past_query_vectors(conn, queries, source.queries)
+    vectors = dict(zip(queries, rows[: len(queries)], strict=True))
     return {
         query: [
             other

@@ -64,6 +64,10 @@ class LeftOut:
     reason: str
 
 
+class Foreign(LeftOut):
+    """Something that is no record of the tool. A file of nothing else is not one of its files."""
+
+
 Read: TypeAlias = ImportedRetrieval | ImportedVote | Score | Around | Seen | LeftOut
 Reading: TypeAlias = Iterator[Read]
 

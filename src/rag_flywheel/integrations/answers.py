@@ -8,7 +8,7 @@ from inspect import iscoroutinefunction
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
-from rag_flywheel.checks import as_number
+from rag_flywheel.checks import as_number, is_list
 from rag_flywheel.errors import InputError, quoted
 from rag_flywheel.formats.framework_documents import (
     PASSAGE_ID,
@@ -56,15 +56,17 @@ class Asker(NamedTuple):
 
     user_id: str | None = None
     session_id: str | None = None
-    run_id: str | None = None
+    run_id: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any] | None) -> "Asker":
-        """The user, session and run that the metadata of a framework's run name: user_id; session_id, else
-        thread_id or conversation_id; run_id."""
+        """The user, session and runs that the metadata of a framework's run name: user_id; session_id, else
+        thread_id or conversation_id; run_id, one or a list."""
         given = metadata or {}
         session = next((found for name in _SESSIONS if (found := _name(given.get(name)))), None)
-        return cls(_name(given.get("user_id")), session, _name(given.get("run_id")))
+        run: Any = given.get("run_id")
+        runs = [_name(each) for each in run] if is_list(run) else [_name(run)]
+        return cls(_name(given.get("user_id")), session, tuple(each for each in runs if each))
 
 
 def _name(value: object) -> str | None:

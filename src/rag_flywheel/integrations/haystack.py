@@ -178,11 +178,12 @@ class FlywheelRetriever(_OnIndex):
         filters: dict[str, Any] | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
-        run_id: str | None = None,
+        run_id: str | list[str] | None = None,
     ) -> dict[str, Any]:
         """The best documents for a query, and the id that feedback names. Raises InputError.
 
-        run_id: an id of the application's own, which feedback may name instead: `fw.feedback(run=...)`.
+        run_id: an id of the application's own, or a list of them, which feedback may name instead:
+        `fw.feedback(run=...)`.
         """
         wanted = from_haystack(filters)
         if not filters or self.filter_policy is FilterPolicy.MERGE:
@@ -213,7 +214,7 @@ class FlywheelRetriever(_OnIndex):
         filters: dict[str, Any] | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
-        run_id: str | None = None,
+        run_id: str | list[str] | None = None,
     ) -> dict[str, Any]:
         """As `run`, in a thread."""
         return await asyncio.to_thread(self.run, query, top_k, filters, user_id, session_id, run_id)
@@ -275,7 +276,7 @@ class FlywheelRanker(_OnIndex):
         top_k: int | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
-        run_id: str | None = None,
+        run_id: str | list[str] | None = None,
     ) -> dict[str, Any]:
         """The best of the documents, the best first, and the id that feedback names. Raises InputError."""
         candidates, places = given(documents, (each.score for each in documents))
@@ -308,7 +309,7 @@ class FlywheelRanker(_OnIndex):
         top_k: int | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
-        run_id: str | None = None,
+        run_id: str | list[str] | None = None,
     ) -> dict[str, Any]:
         """As `run`, in a thread."""
         return await asyncio.to_thread(

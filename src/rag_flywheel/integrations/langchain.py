@@ -7,7 +7,6 @@
 Each works with a `Flywheel` and with a `Client` of the service. This module needs the extra `langchain`.
 """
 
-import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +26,6 @@ from langchain_core.structured_query import FilterDirective
 from langchain_core.tracers.base import BaseTracer
 from pydantic import AfterValidator, ConfigDict
 
-from rag_flywheel.errors import FlywheelError
 from rag_flywheel.formats.framework_documents import RELEVANCE, passages_of
 from rag_flywheel.integrations.answers import (
     Asker,
@@ -42,7 +40,6 @@ from rag_flywheel.integrations.filters import both, from_mongo, from_structured_
 from rag_flywheel.records import Filter, Retrieval
 from rag_flywheel.store.tenants import Tenant
 
-log = logging.getLogger("rag_flywheel")
 _MOST_RUNS = 100_000  # that a handler knows of at once, so that those that never end do not add up
 
 
@@ -103,24 +100,13 @@ class _OfRuns(OnIndex):
     def _runs(
         self, handlers: Iterable[object], run_id: UUID | None, above: UUID | None, asker: Asker
     ) -> list[str]:
-        """The ids that feedback may name a run by: that in the metadata, and the root, or else `above`."""
+        """The ids that feedback may name a run by: those in the metadata, and the root, or else `above`."""
         ours_first = sorted(
             handlers, key=lambda each: not isinstance(each, FlywheelCallbackHandler)
         )
         roots = (_root(handler, run_id) for handler in ours_first)
         root = next((found for found in roots if found is not None), above)
-        names = [asker.run_id, None if root is None else str(root)]
-        return list(dict.fromkeys(name for name in names if name is not None))
-
-    def _link(self, found: Retrieval, runs: Sequence[str], named: Mapping[str, Any]) -> None:
-        """Store the further runs; a failure of this must not cost the answer."""
-        if found.id is None:
-            return
-        for run in runs[1:]:
-            try:
-                self.flywheel.link_run(found.id, run, **named)
-            except FlywheelError as error:
-                log.warning("votes by run %s will not find retrieval %s: %s", run, found.id, error)
+        return list(dict.fromkeys([*asker.run_id, *([] if root is None else [str(root)])]))
 
 
 def _root(handler: object, run_id: UUID | None) -> UUID | None:
@@ -194,22 +180,18 @@ class FlywheelRetriever(_OfRuns, BaseRetriever):
         own = run_manager.run_id
         above = run_manager.parent_run_id or own
         runs = self._runs(run_manager.handlers, own, above, asker)
-        named = {
-            "tenant": self.tenant if tenant is None else tenant,
-            "all_tenants": self.all_tenants and tenant is None,
-        }
         found: Retrieval = self.flywheel.retrieve(
             query,
             self.k if k is None else k,
             where=both(self.where, _where(self.filter), where, _where(filter)),
             user_id=asker.user_id if user_id is None else user_id,
             session_id=asker.session_id if session_id is None else session_id,
-            run_id=runs[0],
+            run_id=runs,
             record=self.record,
             min_relevance=self.min_relevance if min_relevance is None else min_relevance,
-            **named,
+            tenant=self.tenant if tenant is None else tenant,
+            all_tenants=self.all_tenants and tenant is None,
         )
-        self._link(found, runs, named)
         return [
             Document(
                 id=hit.passage_id,
@@ -272,19 +254,18 @@ class FlywheelReranker(_OfRuns, BaseDocumentCompressor):
         asker = Asker.of(getattr(callbacks, "metadata", None))
         handlers = callbacks if isinstance(callbacks, list) else getattr(callbacks, "handlers", ())
         runs = self._runs(handlers, parent, parent, asker)
-        named = {"tenant": self.tenant, "all_tenants": self.all_tenants}
         found: Retrieval = self.flywheel.rerank(
             query,
             candidates,
             self.top_n,
             user_id=asker.user_id,
             session_id=asker.session_id,
-            run_id=runs[0] if runs else None,
+            run_id=runs,
             record=self.record,
             min_relevance=self.min_relevance,
-            **named,
+            tenant=self.tenant,
+            all_tenants=self.all_tenants,
         )
-        self._link(found, runs, named)
         ranked = []
         for hit in found.hits:
             document = documents[places[hit.passage_id]]

@@ -25,6 +25,7 @@ from pydantic import Field
 import rag_flywheel
 from rag_flywheel.errors import FlywheelError
 from rag_flywheel.integrations.mcp_http import key_of
+from rag_flywheel.integrations.mcp_stdio import serve_stdio
 from rag_flywheel.integrations.tool_results import (
     AnswerResult,
     FeedbackResult,
@@ -71,6 +72,12 @@ class Caller:
     session_id: str | None = None
     tenant: Tenant | None = None
     all_tenants: bool = False
+
+
+class _Server(MCPServer[Any]):
+    async def run_stdio_async(self) -> None:
+        """As the library has it, but that a line which is no message is answered."""
+        await serve_stdio(self._lowlevel_server)
 
 
 class Callers:
@@ -127,7 +134,7 @@ def knowledge_server(
     """
     default = caller or Caller()
     callers = Callers(knowledge, default, budget or VoteBudget())
-    server: MCPServer[Any] = MCPServer(
+    server: MCPServer[Any] = _Server(
         NAME,
         title="Knowledge base",
         instructions=INSTRUCTIONS + (ANSWER_INSTRUCTION if submit_answer else ""),

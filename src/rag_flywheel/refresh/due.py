@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from rag_flywheel.deploy.waiting import questions_waiting
 from rag_flywheel.errors import counted
 from rag_flywheel.records import AUTO
 from rag_flywheel.refresh.start import Live
@@ -46,16 +47,18 @@ def nothing_to_do(
         votes = vote_store.count_votes(conn, until)
         changes = passages.count_changes(conn, live.watermark)
         changes += passages.count_without_vector(conn, live.revision)
+        waiting = questions_waiting(conn, live)
     if tune or lost or live.language != language:
         return None
-    if not votes and not changes:
+    if not votes and not changes and not waiting:
         return "no passage and no vote since the live version was built"
     age_s = wall_clock.now() - live.created
     enough = when.if_votes is not None and votes >= when.if_votes
     old = when.max_age_s is not None and age_s >= when.max_age_s
     if enough or old or when == When():
         return None
+    embeds = f"; {counted(waiting, 'question')} will be embedded by it" if waiting else ""
     return (
         f"not due: {counted(votes, 'new vote')} (asked for: {when.if_votes}), live version {age_s:.0f} s old "
-        f"(asked for: {when.max_age_s})"
+        f"(asked for: {when.max_age_s}){embeds}"
     )

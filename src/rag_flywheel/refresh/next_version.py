@@ -141,7 +141,10 @@ def next_version(
         if running.job.published is not None:
             write_statistics(staged, version)
         rows = PastRows.of_parent(parent.folder if parent is not None and built.linked else None)
+        n_questions = 0  # embedded, of all that had votes at the event that the version is built of
         if change is None:
+            live_queries = running.source.under(queries_of(encoder, model))
+            n_questions = encode_questions(database, live_queries, progress)
             learned = _learn(running, staged, version, live, model, before, rows)
         else:
             learned = _learn_changed(running, change, staged, version, live, before, rows)
@@ -204,6 +207,9 @@ def next_version(
     scores = {"n_passages": float(len(built.pids)), "n_embedded": float(n_embedded)}
     for arm in learned.arms:
         reason, scores = f"{reason}; {arm.why}", {**scores, **arm.scores}
+    if n_questions:
+        reason += f"; embedded {counted(n_questions, 'question')}"
+        scores["n_questions_embedded"] = float(n_questions)
     if n := learned.n_without_words:
         which = counted(n, "past query is", "past queries are")
         reason += f"; {which} stored as a hash: the votes act, but nothing is fitted to them"

@@ -10,7 +10,7 @@ from rag_flywheel.encoder import TextEncoder
 from rag_flywheel.records import Judgment, Progress, QueryKey, Vectors
 from rag_flywheel.store import retrievals, votes
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.embedding import stored_vectors_of
+from rag_flywheel.store.embedding import shortest_first, stored_vectors_of
 from rag_flywheel.store.event_types import VoteEvent
 
 MOST_PAST_QUERIES = 20_000  # those voted on last
@@ -77,5 +77,5 @@ def query_vectors(
     progress: Progress | None = None,
 ) -> dict[bytes, Vectors]:
     """Vectors of queries by hash; missing ones are encoded and stored, the shortest query first."""
-    shortest_first = dict(sorted(texts.items(), key=lambda each: (len(each[1]), each[1])))
-    return stored_vectors_of(database, shortest_first, encoder, progress, "encoding past queries")
+    in_order = shortest_first(texts)
+    return stored_vectors_of(database, in_order, encoder, progress, "encoding past queries")

@@ -13,14 +13,16 @@ from rag_flywheel.disk import link
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tuned import TunedQueries
 from rag_flywheel.encoder import Encoder, QueryEncoder
+from rag_flywheel.errors import counted
 from rag_flywheel.improve.examples import Examples
 from rag_flywheel.rank.parameters import Parameters
 from rag_flywheel.records import Progress, Vectors
-from rag_flywheel.refresh.past import query_vectors
 from rag_flywheel.refresh.start import Model
-from rag_flywheel.store import golden, passages, retrievals, votes
+from rag_flywheel.store import golden
 from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.embedding import shortest_first, store_vectors
+from rag_flywheel.store.waiting import waiting_questions
 
 log = logging.getLogger("rag_flywheel")
 
@@ -73,12 +75,20 @@ def put_queries(
     return new.queries.revision
 
 
-def encode_questions(database: Database, source: Source, progress: Progress | None) -> None:
+def encode_questions(database: Database, source: Source, progress: Progress | None) -> int:
     """Store the vectors of all questions that got votes, and of those with known answers, that have none of
-    the encoder of queries yet."""
+    the encoder of queries yet; returns how many. They are committed 256 at a time, so that what died is
+    gone on with."""
+    encoder = source.queries
     with database.snapshot() as conn:
-        voted = votes.questions_voted_on(conn, 0, passages.read_clock(conn))
-        texts = retrievals.query_texts(conn, sorted(set().union(*voted.values())))
+        texts = waiting_questions(conn, encoder.revision)
         if source.config.known_answers:
-            texts |= golden.known_queries(conn)
-    query_vectors(database, source.queries, texts, progress)
+            known = golden.known_queries(conn)
+            there = vector_store.hashes_with_vector(conn, list(known), encoder.revision)
+            texts |= {name: text for name, text in known.items() if name not in there}
+    wanted = shortest_first(texts)
+    for _ in store_vectors(database, wanted, encoder, progress, "encoding past queries"):
+        pass
+    if texts:
+        log.info("refresh: embedded %s that had no vector", counted(len(texts), "past question"))
+    return len(texts)

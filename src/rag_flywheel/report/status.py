@@ -12,6 +12,7 @@ from rag_flywheel.deploy.failure_file import noted_failures
 from rag_flywheel.deploy.files import files_below
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
+from rag_flywheel.deploy.waiting import questions_waiting
 from rag_flywheel.errors import (
     CorruptFileError,
     FlywheelError,
@@ -60,9 +61,17 @@ def status(root: Path, database: Database, config: Config) -> Status:
             problems=tuple(f"{c.name}: {c.found}; to do: {c.to_do}" for c in found.problems),
             masked=count_masked(conn),
             encoder_change=_encoder_change(conn),
+            n_questions_waiting=questions_waiting(conn, manifest),
             engine=config.engine,
             **_dense(root, manifest),
         )
+
+
+def n_questions_waiting(root: Path, database: Database) -> int:
+    """How many questions with votes the next refresh will embed."""
+    _, manifest = _live(root, database)
+    with database.snapshot() as conn:
+        return questions_waiting(conn, manifest)
 
 
 def _live(root: Path, database: Database) -> tuple[Current | None, Manifest | None]:

@@ -30,6 +30,7 @@ class Request:
 
     where: a checked filter; stored_where: as it is recorded. tenant: as JSON, None: no tenant.
     min_relevance: hits below it are left out. keep_query: whether the words of the query are stored.
+    runs: those that each of the queries belongs to, in their order; (): none.
     """
 
     k: int
@@ -42,7 +43,7 @@ class Request:
     kind: str = "retrieve"
     min_relevance: float | None = None
     keep_query: bool = True
-    run: str | None = None
+    runs: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,10 @@ def answer(
     latency_ms = (time.perf_counter() - began) * 1000.0 / len(found)
     ids = [new_id() for _ in found]
     chosen = [explored(f, id_, allowance) for f, id_ in zip(found, ids, strict=True)]
+    runs = asked.runs or [()] * len(found)
     records = [
-        retrieval_record(id_, f, state, asked, latency_ms)
-        for id_, f in zip(ids, chosen, strict=True)
+        retrieval_record(id_, f, state, asked, latency_ms, own)
+        for id_, f, own in zip(ids, chosen, runs, strict=True)
     ]
     to_write = record_of(
         ids, state, asked, lambda conn: write_records(conn, state, records, chosen, revision)
@@ -176,9 +178,14 @@ def explored(found: RankedQuery, id_: str, allowance: Allowance) -> RankedQuery:
 
 
 def retrieval_record(
-    id_: str, found: RankedQuery, state: State, asked: Request, latency_ms: float
+    id_: str,
+    found: RankedQuery,
+    state: State,
+    asked: Request,
+    latency_ms: float,
+    runs: Sequence[str] = (),
 ) -> retrievals.RetrievalRecord:
-    """What is stored of the retrieval of this id."""
+    """What is stored of the retrieval of this id; runs: those that it belongs to."""
     where, parts = (
         asked.stored_where,
         [_parts(hit, terms=asked.keep_query) for _, hit in found.hits],
@@ -205,7 +212,7 @@ def retrieval_record(
         ],
         candidates=found.candidates,
         answerable=found.answerable,
-        run=asked.run,
+        runs=runs,
     )
 
 

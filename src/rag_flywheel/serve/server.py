@@ -352,7 +352,8 @@ class Server:
             pids[kept] = passages.pids_of_given(conn, [own.texts[i] for i in kept], tenancy)
             by_row = [(int(pids[i]), hit) for i, hit in found.hits]
             stored = replace(found, hits=by_row, candidates=own.logged(kept, pids))
-            record = retrieval_record(id_, stored, state, asked, latency_ms)
+            runs = asked.runs[0] if asked.runs else ()
+            record = retrieval_record(id_, stored, state, asked, latency_ms, runs)
             write_records(conn, state, [record], [stored], revision)
 
         to_write = record_of([id_], state, asked, write)

@@ -21,9 +21,10 @@ WhereTenant = Annotated[
 
 
 RunId = Annotated[
-    StrictStr | None,
+    StrictStr | list[StrictStr] | None,
     Field(
-        description="The run of a framework, or the trace, that it belongs to: feedback may name it."
+        description="The run of a framework, or the trace, that it belongs to, or several: feedback may "
+        "name it."
     ),
 ]
 
@@ -75,6 +76,10 @@ class RetrieveManyBody(_Asked):
     """Questions to be answered at once."""
 
     queries: Annotated[list[Text], Field(examples=[[_QUESTION, "When are refunds paid?"]])]
+    run_id: Annotated[
+        StrictStr | list[StrictStr | list[StrictStr] | None] | None,
+        Field(description="A run that all belong to; or a list with the run, or runs, of each."),
+    ] = None
 
 
 class RankManyBody(Tenanted):
@@ -115,22 +120,18 @@ class OfARetrieval(Tenanted):
 
 
 class OneVote(Body):
-    """A verdict on one hit of a retrieval."""
-
-    retrieval_id: Text
-    passage_id: Annotated[Text, Field(examples=["reset"])]
-    verdict: Annotated[Verdict, Field(examples=["helpful"])]
-    user_id: Text | None = None
-    reason: Text | None = None
-
-
-class VoteBody(OfARetrieval):
     """A verdict on one hit of a retrieval. Of a run, on its newest retrieval that showed the passage."""
 
+    retrieval_id: Text | None = None
+    run: RunOfRetrieval = None
     passage_id: Annotated[Text, Field(examples=["reset"])]
     verdict: Annotated[Verdict, Field(examples=["helpful"])]
     user_id: Text | None = None
     reason: Text | None = None
+
+
+class VoteBody(OneVote, Tenanted):
+    """A verdict on one hit of a retrieval. Of a run, on its newest retrieval that showed the passage."""
 
 
 class RunBody(Tenanted):

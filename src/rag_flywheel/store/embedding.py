@@ -16,7 +16,10 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.golden import query_texts
 from rag_flywheel.store.vectors import fill_vectors, put_vectors, read_vectors
 
-_AT_ONCE = 256  # texts per commit of vectors: at most so many are encoded again after a crash
+AT_ONCE = 256
+"""Texts per commit of vectors: at most so many are encoded again after a crash."""
+MOST_WHILE_ANSWERING = 256
+"""Past queries without a vector that are encoded while a question waits for its answer."""
 
 
 def vectors_of(
@@ -75,18 +78,25 @@ def fill_past_query_vectors(
 ) -> None:
     """Put the vectors of these n past queries into the first n rows, float32 (n or more, dim).
 
-    Those that are missing are encoded in one go, in the order of their texts, and not stored.
+    Those that are missing are encoded in one go, in the order of their texts, and not stored. More than 256
+    would keep an answer waiting: these get zeros, which are like no other, until a refresh embeds them.
     """
     missing = fill_vectors(conn, hashes, encoder.revision, rows)
-    if missing:
-        texts = column_checks.complete("query_hash", query_texts(conn, missing), missing)
-        rows[[i for i, h in enumerate(hashes) if texts.get(h) == ""]] = 0.0
-        missing = sorted((h for h in missing if texts[h]), key=texts.__getitem__)
-    if missing:
+    if not missing:
+        return
+    texts = column_checks.complete("query_hash", query_texts(conn, missing), missing)
+    rows[[i for i, h in enumerate(hashes) if h in texts]] = 0.0
+    missing = sorted((h for h in missing if texts[h]), key=texts.__getitem__)
+    if 0 < len(missing) <= MOST_WHILE_ANSWERING:
         encoded = dict(zip(missing, encoder.encode([texts[h] for h in missing]), strict=True))
         for i, h in enumerate(hashes):
             if h in encoded:
                 rows[i] = encoded[h]
+
+
+def shortest_first(texts: Mapping[bytes, str]) -> dict[bytes, str]:
+    """Texts by hash in the order in which they are encoded fastest: together with others of their length."""
+    return dict(sorted(texts.items(), key=lambda each: (len(each[1]), each[1])))
 
 
 def stored_vectors_of(
@@ -115,7 +125,7 @@ def store_vectors(
     """Encode these texts by hash, 256 in one go. Each part is committed before it is yielded with its
     hashes, in the order in which they are done. step: the first argument of `progress`."""
     hashes = list(missing)
-    parts = [hashes[i : i + _AT_ONCE] for i in range(0, len(hashes), _AT_ONCE)]
+    parts = [hashes[i : i + AT_ONCE] for i in range(0, len(hashes), AT_ONCE)]
     texts = [[missing[h] for h in part] for part in parts]
     n_done = 0
     if progress is not None and parts:

@@ -8,7 +8,7 @@ import sqlite3
 from dataclasses import asdict
 
 from rag_flywheel.records import ForgetReport
-from rag_flywheel.store import column_checks, imports, notes, passages, runs, wall_clock
+from rag_flywheel.store import column_checks, forgotten, imports, notes, passages, runs, wall_clock
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.database import append_rows, scalar
 from rag_flywheel.store.given_texts import drop_old_given
@@ -64,6 +64,7 @@ def delete_user(conn: sqlite3.Connection, user: str, tenant_key: str | None = No
     and decisions on the questions of others stay, without their author. Takes one event number.
     tenant_key: as for `drop_old_given`.
     """
+    forgotten.note_user(conn, user)
     questions, gave = _own_questions(conn, user), _gave_candidates(conn, user)
     n_retrievals, n_votes, n_votes_of_others = _counts(conn, user)
     for table in (*EVENTS, "corrections"):

@@ -47,9 +47,21 @@ def rows_of(conn: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, int 
     }
 
 
-def link_runs(conn: sqlite3.Connection, pairs: Sequence[tuple[str, int]]) -> None:
-    """Store which runs, as hashes, imported retrievals, by their rows, were inside of."""
-    conn.executemany("INSERT OR IGNORE INTO runs (run, rid) VALUES (?, ?)", pairs)
+def rows_of_external(
+    conn: sqlite3.Connection, source: str, ids: Sequence[str]
+) -> dict[str, list[tuple[int, str | None]]]:
+    """By each of these ids in a tool: (row, tenant as JSON) of the retrievals that came in under it."""
+    found: dict[str, list[tuple[int, str | None]]] = {}
+    rows = in_chunks(
+        conn,
+        "SELECT i.external, r.rid, r.tenant FROM imports i JOIN retrievals r USING (rid) "
+        "WHERE i.external IN (%s) AND i.seq IS NULL AND r.source = ?",
+        ids,
+        (source,),
+    )
+    for external, rid, tenant in rows:
+        found.setdefault(str(external), []).append((int(rid), read_tenant(tenant)))
+    return found
 
 
 def rows_of_run(conn: sqlite3.Connection, run: str, n: int) -> list[int]:

@@ -293,6 +293,8 @@ CREATE INDEX imports_retrieval ON imports (rid) WHERE rid IS NOT NULL;
 CREATE INDEX imports_event ON imports (seq) WHERE seq IS NOT NULL;
 CREATE INDEX retrievals_at ON retrievals (at);
 """
+# forgotten: what went with the users who were forgotten, by keyed hashes; `store/forgotten.py` says of what.
+_FORGOTTEN = "CREATE TABLE forgotten (key BLOB PRIMARY KEY) WITHOUT ROWID"
 _WITH_USERS = {
     "retrievals": ("user_id", "session_id"),
     "votes": ("user_id",),
@@ -527,6 +529,14 @@ def m032_imports(db: sqlite_utils.Database) -> None:
     for table in ("retrievals", "votes", "answer_votes"):
         db.execute(f"ALTER TABLE {table} ADD COLUMN source TEXT")
     _execute(db, _IMPORTS)
+
+
+@migrations()
+def m034_forgotten(db: sqlite_utils.Database) -> None:
+    """What went with the users who were forgotten, by keyed hashes; imported retrievals are found by their
+    ids in the tool, which several tenants may use."""
+    _execute(db, _FORGOTTEN)
+    db.execute("CREATE INDEX imports_external ON imports (external) WHERE external IS NOT NULL")
 
 
 def _append_only(db: sqlite_utils.Database, tables: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from rag_flywheel.records import ALL_TENANTS, QueryKey, TenantScope
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import append_rows, in_chunks, scalar
 from rag_flywheel.store.period import ALWAYS, Period
-from rag_flywheel.store.runs import link_run
+from rag_flywheel.store.runs import link
 from rag_flywheel.store.users import not_opted_out
 
 
@@ -33,7 +33,7 @@ class RetrievalRecord:
     candidates: (pid, the application's score) of its own candidates, None: it gave none.
     answerable: the chance that one of the k best passages answers the question.
     source: the tool that it was imported from, None: it was recorded here.
-    run: the hash of a run of another program that it belongs to.
+    runs: the hashes of the runs of other programs that it belongs to.
     """
 
     id: str
@@ -53,18 +53,24 @@ class RetrievalRecord:
     candidates: Sequence[tuple[int, float]] | None = None
     answerable: float | None = None
     source: str | None = None
-    run: str | None = None
+    runs: Sequence[str] = ()
 
 
 def record_retrievals(conn: sqlite3.Connection, records: Iterable[RetrievalRecord]) -> None:
     """Append retrievals."""
+    records = list(records)
+    append_rows(conn, "retrievals", *map(_row, records))
     for r in records:
-        hits = hits_text(r.hits)
-        given = None if r.candidates is None else json.dumps(r.candidates)
-        columns = {name: value for name, value in vars(r).items() if name != "run"}
-        append_rows(conn, "retrievals", {**columns, "hits": hits, "candidates": given})
-        if r.run is not None:
-            link_run(conn, r.id, r.run)
+        if r.runs:
+            (rid, _) = rows_by_id(conn, [r.id])[r.id]
+            link(conn, [(run, rid) for run in r.runs])
+
+
+def _row(record: RetrievalRecord) -> dict[str, object]:
+    given = None if record.candidates is None else json.dumps(record.candidates)
+    row = {**vars(record), "hits": hits_text(record.hits), "candidates": given}
+    del row["runs"]
+    return row
 
 
 def hits_text(hits: Iterable[LoggedHit]) -> str:
@@ -210,14 +216,22 @@ def set_answer(conn: sqlite3.Connection, retrieval_id: str, answer: str) -> bool
 
     Nothing is stored when the user who asked has opted out since.
     """
-    row = conn.execute(
-        "SELECT rid, EXISTS (SELECT 1 FROM opted_out o WHERE o.user_id = r.user_id) "
-        "FROM retrievals r WHERE id = ?",
-        (retrieval_id,),
-    ).fetchone()
-    if row is not None and not row[1]:
-        conn.execute("UPDATE retrievals SET answer = ? WHERE rid = ?", (answer, row[0]))
-    return row is not None
+    conn.execute(
+        f"UPDATE retrievals SET answer = ? WHERE id = ? AND {not_opted_out('retrievals.user_id')}",
+        (answer, retrieval_id),
+    )
+    return bool(rows_by_id(conn, [retrieval_id]))
+
+
+def link_run(conn: sqlite3.Connection, retrieval_id: str, run: str) -> bool:
+    """Store that a retrieval belongs to a run; False when none has this id. Nothing is stored when the user
+    who asked has opted out since."""
+    conn.execute(
+        "INSERT OR IGNORE INTO runs (run, rid) SELECT ?, rid FROM retrievals WHERE id = ? "
+        f"AND {not_opted_out('retrievals.user_id')}",
+        (run, retrieval_id),
+    )
+    return bool(rows_by_id(conn, [retrieval_id]))
 
 
 def query_texts(

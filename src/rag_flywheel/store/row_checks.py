@@ -208,6 +208,7 @@ _CHECKS: Mapping[str, Mapping[str, Callable[..., object]]] = {
     },
     "notes": {"text": text, "user_id": optional_text, "at": seconds},
     "runs": {"run": text},
+    "forgotten": {"key": column_checks.hashed},
     "imports": {
         "key": column_checks.hashed,
         "external": optional_text,

@@ -4,26 +4,16 @@ The id of a run is a keyed hash here; this module must not know how it is comput
 """
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from rag_flywheel.records import TenantScope
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import scalar
 
 
-def link_run(conn: sqlite3.Connection, retrieval_id: str, run: str) -> bool:
-    """Store that a retrieval belongs to a run; False when no retrieval has this id.
-
-    Nothing is stored when the user who asked has opted out since.
-    """
-    row = conn.execute(
-        "SELECT rid, EXISTS (SELECT 1 FROM opted_out o WHERE o.user_id = r.user_id) "
-        "FROM retrievals r WHERE id = ?",
-        (retrieval_id,),
-    ).fetchone()
-    if row is not None and not row[1]:
-        conn.execute("INSERT OR IGNORE INTO runs (run, rid) VALUES (?, ?)", (run, row[0]))
-    return row is not None
+def link(conn: sqlite3.Connection, pairs: Iterable[tuple[str, int]]) -> None:
+    """Store pairs of a run and the row of a retrieval that belongs to it."""
+    conn.executemany("INSERT OR IGNORE INTO runs (run, rid) VALUES (?, ?)", pairs)
 
 
 def count_runs(conn: sqlite3.Connection, retrieval_id: str) -> int:
@@ -34,20 +24,22 @@ def count_runs(conn: sqlite3.Connection, retrieval_id: str) -> int:
 
 def of_run(
     conn: sqlite3.Connection, run: str, scope: TenantScope, n: int
-) -> list[tuple[str, list[str]]]:
-    """(id, the passage ids that it showed) of the n newest retrievals of a run, the newest first."""
+) -> list[tuple[str, str | None, list[str]]]:
+    """(id, tenant as JSON, the passage ids that it showed) of the n newest retrievals of a run, the newest
+    first."""
     within, values = scope.sql("tenant")
     rows = conn.execute(
-        f"SELECT id, hits FROM runs JOIN retrievals USING (rid) WHERE run = ?{within} "
+        f"SELECT id, tenant, hits FROM runs JOIN retrievals USING (rid) WHERE run = ?{within} "
         "ORDER BY rid DESC LIMIT ?",
         (run, *values, n),
     )
     return [
         (
             column_checks.text("retrievals.id", id_),
+            column_checks.optional_text("retrievals.tenant", tenant),
             [name for _, name, _ in column_checks.hits("retrievals.hits", hits)],
         )
-        for id_, hits in rows
+        for id_, tenant, hits in rows
     ]
 
 

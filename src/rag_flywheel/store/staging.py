@@ -13,8 +13,8 @@ _TABLES = """
 CREATE TABLE parts (n INTEGER PRIMARY KEY, id TEXT NOT NULL, at REAL, record BLOB NOT NULL);
 CREATE TABLE votes (n INTEGER PRIMARY KEY, at REAL, record BLOB NOT NULL);
 CREATE TABLE around (id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE shown (id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE inside (outer TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (outer, id)) WITHOUT ROWID
+CREATE TABLE shown (id TEXT, tenant TEXT, record BLOB NOT NULL, PRIMARY KEY (id, tenant)) WITHOUT ROWID;
+CREATE TABLE inside (outer TEXT, id TEXT, tenant TEXT, PRIMARY KEY (outer, id, tenant)) WITHOUT ROWID
 """
 
 
@@ -82,23 +82,26 @@ class Staging:
         for (record,) in self._conn.execute("SELECT record FROM votes ORDER BY at, n"):
             yield bytes(record)
 
-    def put_shown(self, id_: str, record: bytes, outers: Sequence[str]) -> None:
-        """Keep what became of a retrieval, and what it was inside of."""
-        self._conn.execute("INSERT OR REPLACE INTO shown VALUES (?, ?)", (id_, record))
+    def put_shown(self, id_: str, tenant: str | None, record: bytes, outers: Sequence[str]) -> None:
+        """Keep what became of a retrieval, which several tenants may have one of this id, and what it was
+        inside of. tenant: as JSON, None: not said."""
+        whose = tenant or ""
+        self._conn.execute("INSERT OR REPLACE INTO shown VALUES (?, ?, ?)", (id_, whose, record))
         self._conn.executemany(
-            "INSERT OR IGNORE INTO inside VALUES (?, ?)", [(outer, id_) for outer in outers]
+            "INSERT OR IGNORE INTO inside VALUES (?, ?, ?)",
+            [(outer, id_, whose) for outer in outers],
         )
 
-    def shown(self, id_: str) -> bytes | None:
-        """What became of a retrieval; None: none has this id."""
-        row = self._conn.execute("SELECT record FROM shown WHERE id = ?", (id_,)).fetchone()
-        return None if row is None else bytes(row[0])
+    def shown(self, id_: str) -> list[bytes]:
+        """What became of the retrievals of this id, one of each tenant that has one."""
+        rows = self._conn.execute("SELECT record FROM shown WHERE id = ? ORDER BY tenant", (id_,))
+        return [bytes(record) for (record,) in rows.fetchall()]
 
-    def shown_inside(self, outer: str) -> list[tuple[str, bytes]]:
-        """(id, what became of it) of each retrieval inside of something."""
+    def shown_inside(self, outer: str) -> list[bytes]:
+        """What became of each retrieval inside of something."""
         rows = self._conn.execute(
-            "SELECT s.id, s.record FROM inside i JOIN shown s ON s.id = i.id WHERE i.outer = ? "
-            "ORDER BY s.id",
+            "SELECT s.record FROM inside i JOIN shown s USING (id, tenant) WHERE i.outer = ? "
+            "ORDER BY s.id, s.tenant",
             (outer,),
         )
-        return [(str(id_), bytes(record)) for id_, record in rows.fetchall()]
+        return [bytes(record) for (record,) in rows.fetchall()]

@@ -28,6 +28,8 @@ def _votes(given: Arguments) -> list[Feedback]:
     votes = given["votes"]
     if not isinstance(votes, Sequence):  # it can be read once, by the call
         return []
+    if any(isinstance(v, Vote) and v.run is not None for v in votes):
+        return []  # the call makes another one, with the retrievals
     return [
         Feedback(v.retrieval_id, v.passage_id, "vote", v.verdict, v.reason)
         for v in votes

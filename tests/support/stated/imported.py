@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from rag_flywheel.capture.imported_reading import EARLIEST
 from rag_flywheel.capture.imported_records import AT_ONCE
 from rag_flywheel.capture.imported_retrievals import chance_at
+from rag_flywheel.capture.question_vectors import MOST_AT_ONCE
 from rag_flywheel.capture.scores import VERDICT_NAMES, plain_name
 from rag_flywheel.curate.weights import WEIGHTS
 from rag_flywheel.formats.tools.tables import COLUMNS
+from rag_flywheel.store.embedding import AT_ONCE as QUESTIONS_AT_ONCE
 from stated.page import Page
 
 
@@ -18,6 +20,8 @@ def feedback(page: Page) -> None:
     page.says("It weighs {:.1f} of a vote", WEIGHTS["judge"])
     page.says("or before {}, are refused", datetime.fromtimestamp(EARLIEST, UTC).year)
     page.says("in transactions of {:,} records", AT_ONCE)
+    page.says("of the first {} questions with votes", MOST_AT_ONCE)
+    page.says("commits the vectors of {} questions at a time", QUESTIONS_AT_ONCE)
     parts = [round(math.exp(-chance_at(rank))) for rank in (1, 2, 3)]
     page.says("1/{}, 1/{}, 1/{}, ...", *parts)
     page.lets("example", "--since 2026-11-01", 'since="2026-11-01"')

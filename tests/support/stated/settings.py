@@ -145,7 +145,7 @@ def cron(page: Page) -> None:
 
 def embed_on_many_machines(page: Page) -> None:
     """docs/how-to/embed-on-many-machines.md."""
-    page.says("batches of {} texts", embedding._AT_ONCE)
+    page.says("batches of {} texts", embedding.AT_ONCE)
     assert (cluster._PATIENCE_S, cluster._AHEAD) == (120.0, 2)  # "two minutes", "two batches"
     page.lets("rough", "Ten million passages take one core weeks")
     page.lets(
@@ -155,7 +155,7 @@ def embed_on_many_machines(page: Page) -> None:
 
 def change_encoder(page: Page) -> None:
     """docs/how-to/change-encoder.md."""
-    page.says("beside** the live version, {} at a time", embedding._AT_ONCE)
+    page.says("beside** the live version, {} at a time", embedding.AT_ONCE)
     page.says("(`keep_versions`, {} by default)", Config().keep_versions)
     page.says("where {} [golden]", LEAST_JUDGED)
     page.lets("elsewhere", "(exit code 75)", "(exit code 3)")  # tests/cli

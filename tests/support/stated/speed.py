@@ -2,6 +2,7 @@
 
 import functools
 
+from rag_flywheel.capture.question_vectors import MOST_AT_ONCE
 from rag_flywheel.encode import bert_encoder
 from rag_flywheel.index.dense import GRAPH_FROM
 from rag_flywheel.index.graph import LEAST_RECALL
@@ -44,6 +45,7 @@ def cost(page: Page) -> None:
     _between_refreshes(page)
     votes_in_short(page)
     _many_votes(page)
+    _imports(page)
     _refreshes(page, ("| nothing changed |", "| one vote |", "| 1 % of the passages changed |"))
     page.says("makes {:.0f} vectors of scientific", encoding["passages"]["ours_per_s"])
     _refresh_by_change(page)
@@ -222,6 +224,34 @@ def _filters(page: Page) -> None:
     page.says("alone finds {:.3f} to {:.3f} of the exact", min(recalls), max(recalls))
     page.says("{} of the 500 answers", found["answers_with_fewer_than_k"])
     page.lets("design", "of the 500 answers")
+
+
+def _imports(page: Page) -> None:
+    found = page.result("speed_imports")
+    model, words = found["model"], found["words"]
+    page.says(
+        "{:,} retrievals of five documents each, with their texts, of {:,} different questions, and "
+        "{:,} scores",
+        *(found[name] for name in ("retrievals", "questions", "scores")),
+    )
+    page.says("({:.0f} MiB of JSONL)", model["log_mib"])
+    page.says("vectors of the first {} questions with votes", MOST_AT_ONCE)
+    for label, key, spec in (
+        ("the import, s of the processor", "first_cpu_s", ".1f"),
+        ("most memory of the process, MiB", "first_peak_mib", ",.0f"),
+        ("questions that wait for the refresh", "waiting", ",d"),
+        ("the next question, s of the processor", "next_question_cpu_s", ".1f"),
+    ):
+        page.says(f"| {label} | {{:{spec}}} | {{:{spec}}} |", model[key], words[key])
+    each = [run["embedding_cpu_s"] / run["embedded"] for run in (model, words)]
+    page.says(
+        "embedding a question, ms of the processor | {:.1f} | {:.2f} |", *(1e3 * s for s in each)
+    )
+    page.says("at a load of {:.0f}", found["machine"]["load"])
+    page.says("which takes it {:.0f} s of the processor", each[0] * model["waiting"])
+    page.says("by the first {:,} of them", model["embedded"])
+    page.says("all votes: {:.0f} s of the processor", words["refresh_cpu_s"])
+    page.says("at most {:,} MiB, with the other encoder", words["refresh_peak_mib"])
 
 
 def _many_votes(page: Page) -> None:

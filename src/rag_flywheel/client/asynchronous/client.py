@@ -30,6 +30,7 @@ from rag_flywheel.client.sending import (
     as_json,
     filter_json,
     in_path,
+    listed,
     params_of,
     parts_of,
     passage_json,
@@ -335,7 +336,7 @@ class AsyncClient:
         where: Filter | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
-        run_id: str | None = None,
+        run_id: str | Sequence[str] | None = None,
         record: bool = True,
         min_relevance: float | None = None,
         tenant: "Tenant | None" = None,
@@ -348,7 +349,7 @@ class AsyncClient:
             "record": record,
             "user_id": user_id,
             "session_id": session_id,
-            "run_id": run_id,
+            "run_id": listed(run_id),
             **tenant_body(tenant, all_tenants),
         }
         return await self._answered("/retrieve", body)
@@ -365,6 +366,7 @@ class AsyncClient:
         k: int = 8,
         *,
         where: Filter | None = None,
+        run_id: str | Sequence[str | Sequence[str] | None] | None = None,
         record: bool = True,
         min_relevance: float | None = None,
         tenant: "Tenant | None" = None,
@@ -374,6 +376,7 @@ class AsyncClient:
         body = {
             "queries": items("queries", queries, str),
             **ranked(k, where, min_relevance),
+            "run_id": listed(run_id),
             "record": record,
             **tenant_body(tenant, all_tenants),
         }
@@ -408,7 +411,7 @@ class AsyncClient:
         where: Filter | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
-        run_id: str | None = None,
+        run_id: str | Sequence[str] | None = None,
         record: bool = True,
         min_relevance: float | None = None,
         tenant: "Tenant | None" = None,
@@ -432,7 +435,7 @@ class AsyncClient:
             "record": record,
             "user_id": user_id,
             "session_id": session_id,
-            "run_id": run_id,
+            "run_id": listed(run_id),
             **tenant_body(tenant, all_tenants),
         }
         return await self._answered("/rerank", body)
@@ -470,7 +473,7 @@ class AsyncClient:
         """Record votes in one commit, all or none, as `Flywheel.feedback_many`."""
         given = [
             {
-                "retrieval_id": recorded_id(vote.retrieval_id),
+                **retrieval_or_run(vote.retrieval_id, vote.run),
                 "passage_id": vote.passage_id,
                 "verdict": vote.verdict,
                 "user_id": vote.user_id,

@@ -28,6 +28,7 @@ from rag_flywheel.client.sending import (
     as_json,
     filter_json,
     in_path,
+    listed,
     params_of,
     parts_of,
     passage_json,
@@ -334,7 +335,7 @@ class Client:
         where: Filter | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
-        run_id: str | None = None,
+        run_id: str | Sequence[str] | None = None,
         record: bool = True,
         min_relevance: float | None = None,
         tenant: "Tenant | None" = None,
@@ -347,7 +348,7 @@ class Client:
             "record": record,
             "user_id": user_id,
             "session_id": session_id,
-            "run_id": run_id,
+            "run_id": listed(run_id),
             **tenant_body(tenant, all_tenants),
         }
         return self._answered("/retrieve", body)
@@ -364,6 +365,7 @@ class Client:
         k: int = 8,
         *,
         where: Filter | None = None,
+        run_id: str | Sequence[str | Sequence[str] | None] | None = None,
         record: bool = True,
         min_relevance: float | None = None,
         tenant: "Tenant | None" = None,
@@ -373,6 +375,7 @@ class Client:
         body = {
             "queries": items("queries", queries, str),
             **ranked(k, where, min_relevance),
+            "run_id": listed(run_id),
             "record": record,
             **tenant_body(tenant, all_tenants),
         }
@@ -407,7 +410,7 @@ class Client:
         where: Filter | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
-        run_id: str | None = None,
+        run_id: str | Sequence[str] | None = None,
         record: bool = True,
         min_relevance: float | None = None,
         tenant: "Tenant | None" = None,
@@ -431,7 +434,7 @@ class Client:
             "record": record,
             "user_id": user_id,
             "session_id": session_id,
-            "run_id": run_id,
+            "run_id": listed(run_id),
             **tenant_body(tenant, all_tenants),
         }
         return self._answered("/rerank", body)
@@ -469,7 +472,7 @@ class Client:
         """Record votes in one commit, all or none, as `Flywheel.feedback_many`."""
         given = [
             {
-                "retrieval_id": recorded_id(vote.retrieval_id),
+                **retrieval_or_run(vote.retrieval_id, vote.run),
                 "passage_id": vote.passage_id,
                 "verdict": vote.verdict,
                 "user_id": vote.user_id,

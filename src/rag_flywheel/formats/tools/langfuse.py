@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rag_flywheel.formats.imported import Around, LeftOut, Reading, Score
-from rag_flywheel.formats.json_values import ReadBytes, ending_of, parsed, rows_of, values_of
+from rag_flywheel.formats.imported import Around, Foreign, LeftOut, Reading, Score
+from rag_flywheel.formats.json_values import ReadBytes, ending_of, parsed, values_of
 from rag_flywheel.formats.parquet import parquet_rows
 from rag_flywheel.formats.tools.fields import (
     answer_of,
@@ -23,8 +23,11 @@ from rag_flywheel.formats.tools.fields import (
     text_of,
     whole_of,
 )
+from rag_flywheel.formats.tools.shapes import is_of_another, table_rows
 from rag_flywheel.records import ImportedRetrieval
 
+_VALUES = {"value", "stringvalue", "longstringvalue"}
+_OF_TRACES = {"userid", "sessionid", "observations", "input", "output", "tags"}
 _TYPES = {"NUMERIC", "BOOLEAN", "CATEGORICAL"}
 
 
@@ -34,30 +37,30 @@ def read_langfuse(path: Path, id_key: str | None = None, read: ReadBytes | None 
         if isinstance(row, Mapping):
             yield from _row(plain_keys(row), id_key)
         else:
-            yield LeftOut("values that are no objects")
+            yield Foreign("values that are no objects")
 
 
 def _rows(path: Path, read: ReadBytes | None) -> Iterator[Any]:
     if ending_of(path) == ".parquet":
         yield from (row for _, row in parquet_rows(path, read))
     elif ending_of(path) in (".csv", ".tsv"):
-        for _, cells in rows_of(path, read):
+        for cells in table_rows("langfuse", path, read):
             yield {name: cell if cell != "" else None for name, cell in cells.items()}
     else:
         yield from (value for _, value in values_of(path, read))
 
 
 def _row(row: Mapping[str, Any], id_key: str | None) -> Reading:
-    if "datatype" in row or ("source" in row and {"value", "stringvalue"} & row.keys()):
+    if is_of_another("langfuse", row):
+        yield Foreign("rows that are no observation, score or trace")
+    elif {"datatype", "source"} & row.keys() and _VALUES & row.keys():
         yield from _score(row)
     elif "type" in row and {"traceid", "starttime"} & row.keys():
         yield from _observation(row, id_key)
-    elif (
-        "id" in row and {"userid", "sessionid", "timestamp", "observations", "output"} & row.keys()
-    ):
+    elif {"id", "timestamp"} <= row.keys() and _OF_TRACES & row.keys():
         yield from _trace(row, id_key)
     else:
-        yield LeftOut("rows that are no observation, score or trace")
+        yield Foreign("rows that are no observation, score or trace")
 
 
 def _trace(row: Mapping[str, Any], id_key: str | None) -> Reading:

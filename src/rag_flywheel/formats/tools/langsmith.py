@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rag_flywheel.formats.imported import Around, LeftOut, Reading, Score
-from rag_flywheel.formats.json_values import ReadBytes, ending_of, parsed, rows_of, values_of
+from rag_flywheel.formats.imported import Around, Foreign, LeftOut, Reading, Score
+from rag_flywheel.formats.json_values import ReadBytes, ending_of, parsed, values_of
 from rag_flywheel.formats.parquet import parquet_rows
 from rag_flywheel.formats.tools.fields import (
     answer_of,
@@ -20,6 +20,7 @@ from rag_flywheel.formats.tools.fields import (
     recorded_as,
     text_of,
 )
+from rag_flywheel.formats.tools.shapes import is_of_another, table_rows
 from rag_flywheel.records import ImportedRetrieval
 
 _SESSIONS = "session_id", "thread_id", "conversation_id"
@@ -34,14 +35,14 @@ def read_langsmith(path: Path, id_key: str | None = None, read: ReadBytes | None
         if isinstance(row, Mapping):
             yield from _row(row, id_key, 0)
         else:
-            yield LeftOut("values that are no objects")
+            yield Foreign("values that are no objects")
 
 
 def _rows(path: Path, read: ReadBytes | None) -> Iterator[Any]:
     if ending_of(path) == ".parquet":
         yield from (row for _, row in parquet_rows(path, read))
     elif ending_of(path) in (".csv", ".tsv"):
-        for _, cells in rows_of(path, read):
+        for cells in table_rows("langsmith", path, read):
             yield {name: cell if cell != "" else None for name, cell in cells.items()}
     else:
         yield from (value for _, value in values_of(path, read, lists=("data", "runs", "feedback")))
@@ -54,10 +55,12 @@ def _row(row: Mapping[str, Any], id_key: str | None, depth: int) -> Reading:
         for child in children if isinstance(children, list) and depth < _DEEP else ():
             if isinstance(child, Mapping):
                 yield from _row(child, id_key, depth + 1)
-    elif "key" in row and {"run_id", "trace_id"} & row.keys():
+    elif (
+        "key" in row and {"run_id", "trace_id"} & row.keys() and not is_of_another("langsmith", row)
+    ):
         yield from _feedback(row)
     else:
-        yield LeftOut("rows that are no run and no feedback")
+        yield Foreign("rows that are no run and no feedback")
 
 
 def _run(row: Mapping[str, Any], id_key: str | None) -> Reading:

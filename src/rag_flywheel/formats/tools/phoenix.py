@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rag_flywheel.formats.imported import Around, LeftOut, Reading, Score
-from rag_flywheel.formats.json_values import ReadBytes, ending_of, parsed, rows_of, values_of
+from rag_flywheel.formats.imported import Around, Foreign, LeftOut, Reading, Score
+from rag_flywheel.formats.json_values import ReadBytes, ending_of, parsed, values_of
 from rag_flywheel.formats.parquet import parquet_rows
 from rag_flywheel.formats.tools.fields import (
     answer_of,
@@ -24,6 +24,7 @@ from rag_flywheel.formats.tools.fields import (
     text_of,
     whole_of,
 )
+from rag_flywheel.formats.tools.shapes import is_of_another, table_rows
 from rag_flywheel.records import ImportedRetrieval
 
 _LISTS = ("data", "spans", "annotations")
@@ -38,7 +39,7 @@ def read_phoenix(path: Path, id_key: str | None = None, read: ReadBytes | None =
     """What a file says; id_key: the metadata key of the passage id. Raises InputError, OSError."""
     for row in _rows(path, read):
         if not isinstance(row, Mapping):
-            yield LeftOut("values that are no objects")
+            yield Foreign("values that are no objects")
             continue
         spans = list(_of_otlp(row))
         for span in spans or [row]:
@@ -49,7 +50,7 @@ def _rows(path: Path, read: ReadBytes | None) -> Iterator[Any]:
     if ending_of(path) == ".parquet":
         yield from (row for _, row in parquet_rows(path, read))
     elif ending_of(path) in (".csv", ".tsv"):
-        for _, cells in rows_of(path, read):
+        for cells in table_rows("phoenix", path, read):
             yield {name: parsed(cell) for name, cell in cells.items() if cell != ""}
     else:
         yield from (value for _, value in values_of(path, read, lists=_LISTS))
@@ -69,13 +70,15 @@ def _list(value: object) -> list[Mapping[str, Any]]:
 
 def _row(row: Mapping[str, Any], id_key: str | None) -> Reading:
     plain = plain_keys(row)
-    spans = {"attributes", "spanid", "context", "context.spanid"} & plain.keys()
-    if {"annotatorkind", "result"} & plain.keys() and "attributes" not in plain:
+    spans = {"spanid", "context", "context.spanid"} & plain.keys()
+    if is_of_another("phoenix", row):
+        yield Foreign("rows that are no span and no annotation")
+    elif {"annotatorkind", "result"} & plain.keys() and "attributes" not in plain:
         yield from _annotation(plain, {})
     elif spans or any(str(key).startswith("attributes.") for key in row):
         yield from _span(row, plain, id_key)
     else:
-        yield LeftOut("rows that are no span and no annotation")
+        yield Foreign("rows that are no span and no annotation")
 
 
 def _span(row: Mapping[str, Any], plain: Mapping[str, Any], id_key: str | None) -> Reading:

@@ -152,6 +152,7 @@ def _row(where: str, given: Mapping[str, Any]) -> Reading:
         at=time,
         reason=text_of(row.get("reason")),
         trust=number_of(row.get("trust"), 1.0),
+        tenant=tenant,
     )
 
 

@@ -30,6 +30,10 @@ def read_trec(paths: list[Path], read: ReadBytes | None = None) -> Reading:
             words.update(_questions(path, read))
         else:
             others.append((path, kind))
+    if not others:
+        raise InputError(
+            f"{', '.join(map(str, paths))}: found questions alone; expected a run or qrels with them"
+        )
     for path, kind in others:
         yield from (_run(path, words, read) if kind == "run" else _qrels(path, words, read))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from rag_flywheel.formats.imported import LeftOut, Reading, Seen
+from rag_flywheel.formats.imported import Foreign, LeftOut, Reading, Seen
 from rag_flywheel.formats.json_values import ReadBytes, values_of
 from rag_flywheel.formats.tools.fields import number_of, text_of, whole_of
 from rag_flywheel.formats.ubi import said
@@ -36,7 +36,7 @@ def read_ubi(path: Path, read: ReadBytes | None = None) -> Reading:
 
 def _document(value: object) -> Reading:
     if not isinstance(value, Mapping):
-        yield LeftOut("documents that are no objects")
+        yield Foreign("documents that are no objects")
         return
     if len(value) == 1 and next(iter(value)) in _BULK:
         return  # the line of a bulk request that says where the next one goes
@@ -48,7 +48,7 @@ def _document(value: object) -> Reading:
     elif "user_query" in document or "query_response_hit_ids" in document:
         yield from _query(document)
     else:
-        yield LeftOut("documents that are neither a query nor an event")
+        yield Foreign("documents that are neither a query nor an event")
 
 
 def _query(document: Mapping[str, Any]) -> Reading:
@@ -100,6 +100,7 @@ def _event(document: Mapping[str, Any], own_id: str | None) -> Reading:
         at=document.get("timestamp"),
         reason=text_of(document.get("message")),
         trust=number_of(document.get("trust"), 1.0),
+        tenant=_tenant(document),
     )
 
 
@@ -111,6 +112,12 @@ def _verdict(document: Mapping[str, Any]) -> Verdict | None:
 def _user(document: Mapping[str, Any]) -> str | None:
     """The user, else the client: the one who has the browser."""
     return text_of(document.get("user_id")) or text_of(document.get("client_id"))
+
+
+def _tenant(document: Mapping[str, Any]) -> Any:
+    """The tenant that the attributes of an event name."""
+    attributes = document.get("event_attributes")
+    return attributes.get("tenant") if isinstance(attributes, Mapping) else None
 
 
 def _ordinal(document: Mapping[str, Any]) -> int | None:

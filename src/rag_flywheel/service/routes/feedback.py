@@ -1,7 +1,7 @@
 """What users say of answers: votes, verdicts, signals, corrections, and that an answer is missing."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated
 
 from fastapi import APIRouter, Response
@@ -43,16 +43,7 @@ def record(
 @router.post("/feedback", response_model=Recorded)
 def feedback(body: VoteBody, call: Voter) -> Response:
     """Record one vote on a hit; `retract` withdraws the user's last one."""
-    named = call.tenant(body.tenant, body.all_tenants)
-    (id_,) = _about(call, named, body, lambda run: [run.showing(body.passage_id)])
-    vote = OneVote(
-        retrieval_id=id_,
-        passage_id=body.passage_id,
-        verdict=body.verdict,
-        user_id=body.user_id,
-        reason=body.reason,
-    )
-    return _votes(call, named, [vote])
+    return _votes(call, call.tenant(body.tenant, body.all_tenants), [body])
 
 
 @router.post("/feedback-many", response_model=Recorded)
@@ -80,37 +71,32 @@ def _cited(
 
 
 def _votes(call: Call, named: TenantArguments, given: Sequence[OneVote]) -> Response:
-    votes = [
-        Vote(each.retrieval_id, each.passage_id, each.verdict, each.user_id, each.reason)
-        for each in given
-    ]
-    casts = [
-        Cast("vote", each.retrieval_id, each.user_id, each.passage_id, each.verdict)
-        for each in given
-    ]
+    find = lru_cache(partial(call.fw.run, **named))
+    votes = []
+    for each in given:
+        if each.run is None:
+            id_ = check_retrieval_id(each.retrieval_id)
+        else:
+            id_ = find(each.retrieval_id, each.run).showing(each.passage_id)
+        votes.append(Vote(id_, each.passage_id, each.verdict, each.user_id, each.reason))
+    casts = [Cast("vote", str(v.retrieval_id), v.user_id, v.passage_id, v.verdict) for v in votes]
     return record(call, named, casts, lambda: call.fw.feedback_many(votes, **named))
 
 
 @router.post("/relevance", response_model=Recorded)
 def relevance(body: RelevanceBody, call: Voter) -> Response:
     """Record a vote on each of these hits, all or none: helpful where true, else harmful."""
-    named = call.tenant(body.tenant, body.all_tenants)
-    passages = list(body.helpful)
-    if body.run is None:
-        ids = [check_retrieval_id(body.retrieval_id)] * len(passages)
-    else:
-        run = call.fw.run(body.retrieval_id, body.run, **named)
-        ids = [run.showing(passage) for passage in passages]
     votes = [
         OneVote(
-            retrieval_id=id_,
+            retrieval_id=body.retrieval_id,
+            run=body.run,
             passage_id=passage,
-            verdict="helpful" if body.helpful[passage] else "harmful",
+            verdict="helpful" if relevant else "harmful",
             user_id=body.user_id,
         )
-        for id_, passage in zip(ids, passages, strict=True)
+        for passage, relevant in body.helpful.items()
     ]
-    return _votes(call, named, votes)
+    return _votes(call, call.tenant(body.tenant, body.all_tenants), votes)
 
 
 @router.post("/answer-feedback", response_model=Recorded)

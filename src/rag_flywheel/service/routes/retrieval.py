@@ -56,6 +56,7 @@ def retrieve_many(body: RetrieveManyBody, call: Reader) -> Response:
         body.queries,
         body.k,
         where=body.where,
+        run_id=body.run_id,
         record=body.record,
         min_relevance=body.min_relevance,
         **call.tenant(body.tenant, body.all_tenants),
