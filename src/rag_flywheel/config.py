@@ -70,8 +70,8 @@ class Config:
         votes for another look of the gate (minutes); "off": only when it is called with tune.
     mask: what masks the texts of users before they are embedded or stored, where `open` is given no mask:
         "pii", "pii:DE,US", "presidio" or "module:function"; None: nothing does.
-    engine: the database of vectors that passages are found in, "milvus:http://HOST:PORT/PREFIX"; None: the
-        memory of each process.
+    engine: the database of vectors that passages are found in, "milvus:http://HOST:PORT/PREFIX" or
+        "pgvector:postgresql://USER@HOST/DATABASE#PREFIX"; None: the memory of each process.
     language: whose word endings and stop words are left out of account: "auto", as found by the stop
         words of the passages; "none"; or the English name of a language, as "german".
     """

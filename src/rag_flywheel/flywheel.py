@@ -304,7 +304,7 @@ class Flywheel:
         self._database.close()
         self._drop_server()
         if self._published is not None:
-            self._published.server.close()
+            self._published.close()
 
     def warm(self) -> None:
         """Load the model, the live version, and the tenants of all passages, so that the first question

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from rag_flywheel.deploy.loaded import INDEX_PARTS, LoadedVersion, load_parameters
+from rag_flywheel.deploy.index_files import INDEX_PARTS
+from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters
 from rag_flywheel.deploy.manifest import Manifest, Parent
 from rag_flywheel.disk import link
 from rag_flywheel.encoder import Encoder
 from rag_flywheel.index.dense import DenseIndex
 from rag_flywheel.index.in_memory import InMemory
 from rag_flywheel.index.lexical import DERIVED_FOLDER, LexicalIndex, language_at
-from rag_flywheel.index.stored_statistics import FOLDER as STATISTICS_FOLDER
+from rag_flywheel.index.parts import STATISTICS_FOLDER
 from rag_flywheel.index.stored_statistics import save_statistics
 from rag_flywheel.index.tokenizer import Tokenizer, tokenizer_for
 from rag_flywheel.rank import parameters as params

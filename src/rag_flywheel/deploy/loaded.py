@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_flywheel.config import Config
+from rag_flywheel.deploy.index_files import Files, index_files
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.versions import version_folder
 from rag_flywheel.disk import read_bytes, version_file_errors
 from rag_flywheel.encoder import Encoder, QueryEncoder
 from rag_flywheel.index.engine import Engine
-from rag_flywheel.index.graph import FOLDER as GRAPH_FOLDER
 from rag_flywheel.index.in_memory import InMemory
-from rag_flywheel.index.lexical import DERIVED_FOLDER, LEXICAL_FOLDER, TOKENS_FOLDER
-from rag_flywheel.index.stored_statistics import FOLDER as STATISTICS_FOLDER
-from rag_flywheel.index.vector_files import FOLDER as VECTORS_FOLDER
 from rag_flywheel.rank import parameters as params
 from rag_flywheel.rank.memory import Memory, load_memory
 from rag_flywheel.rank.parameters import Parameters
@@ -28,17 +25,7 @@ from rag_flywheel.store.database import Database
 if TYPE_CHECKING:
     from rag_flywheel.deploy.published import Published
 
-INDEX_PARTS = (
-    VECTORS_FOLDER,
-    GRAPH_FOLDER,
-    LEXICAL_FOLDER,
-    TOKENS_FOLDER,
-    STATISTICS_FOLDER,
-    DERIVED_FOLDER,
-)
-"""Folders of a version that are made of passages alone."""
 _MOST_PARAMETERS = 1_000_000  # bytes
-Files = Mapping[str, tuple[str, int]]
 
 
 @dataclass(frozen=True)
@@ -112,12 +99,6 @@ def published_of(config: Config, database: Database) -> "Published | None":
     from rag_flywheel.deploy.published import Published  # which a plain index does without
 
     return Published.of(config.engine, database)
-
-
-def index_files(manifest: Manifest) -> Files:
-    """The files that depend on passages alone, with their hashes and sizes."""
-    files = manifest.files.items()
-    return {name: state for name, state in files if name.split("/")[0] in INDEX_PARTS}
 
 
 def empty_version(encoder: Encoder) -> LoadedVersion:

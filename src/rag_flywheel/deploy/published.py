@@ -8,15 +8,15 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rag_flywheel.deploy.loaded import index_files
+from rag_flywheel.deploy.index_files import index_files
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
 from rag_flywheel.errors import ConfigError, EngineError, FlywheelError, counted
 from rag_flywheel.index.engine import Engine
 from rag_flywheel.index.in_memory import InMemory
 from rag_flywheel.index.milvus import Milvus
+from rag_flywheel.index.parts import STATISTICS_FOLDER
 from rag_flywheel.index.remote import InDatabase, ReadTitled, rows_of
-from rag_flywheel.index.stored_statistics import FOLDER as STATISTICS_FOLDER
 from rag_flywheel.index.stored_statistics import StoredStatistics
 from rag_flywheel.records import Pids
 from rag_flywheel.store import passages, users
@@ -54,6 +54,10 @@ class Published:
             key = users.user_key(conn)
         index = hashlib.blake2b(key, digest_size=4, person=b"engine").hexdigest()
         return cls(server, index, lambda pids: _titled(database, pids))
+
+    def close(self) -> None:
+        """Close connections; a later call opens them anew."""
+        self.server.close()
 
     def collection(self, manifest: Manifest) -> str:
         """The name of the collection of a version: of its index files, so that versions with the same

@@ -5,6 +5,7 @@ It hashes every byte and reads every part of every version, one version at a tim
 
 import json
 import logging
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
@@ -70,8 +71,9 @@ def _published_problems(root: Path, database: Database) -> list[str]:
         published = published_of(settings.read_config(root / settings.FILE_NAME), database)
         if published is None:
             return []
-        every = [read_manifest(root, version) for version in list_versions(root)]
-        return [said for manifest in every if (said := published.lacks(root, manifest))]
+        with closing(published):
+            every = [read_manifest(root, version) for version in list_versions(root)]
+            return [said for manifest in every if (said := published.lacks(root, manifest))]
     except (EngineError, ConfigError) as error:
         return [str(error)]
     except (FlywheelError, OSError):

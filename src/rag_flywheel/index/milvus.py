@@ -88,7 +88,8 @@ class Milvus:
             code = getattr(error, "code", None)
             if not isinstance(code, int) or code == _NOT_CONNECTED:
                 self.close()
-            raise unanswered(self.address, error) from error
+            why = error.details() if isinstance(error, grpc.RpcError) else error
+            raise unanswered(self.address, why) from error
 
     def close(self) -> None:
         """As in `VectorDatabase`."""

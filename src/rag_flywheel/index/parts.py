@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+STATISTICS_FOLDER = "statistics"
+"""Of what `stored_statistics.py` has."""
 DERIVED_FOLDER = "derived"
 """Of files that are computed from others of a version, and may be missing."""
 MOST_ROWS = 16_384  # of a part

@@ -4,6 +4,7 @@ statistics/pids.npy         int64 (n,), ascending: of the texts
 statistics/df.npy           int32 (n_words,): how many texts have each word
 statistics/distinct.npy     int32 (n_words,): how many different ones do; only where some are equal
 statistics/titles.npy       int32 (n,): how many words of each text are its title
+statistics/piece*           the four-letter parts of words, as in derived/
 statistics/numbers.json     means over all texts, and how many different ones there are
 
 The words and what they are made of are in the files of the lexical index.
@@ -12,7 +13,7 @@ The words and what they are made of are in the files of the lexical index.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import numpy as np
@@ -28,13 +29,15 @@ from rag_flywheel.disk import (
 from rag_flywheel.errors import counted
 from rag_flywheel.index.char_ngrams import CharNgrams
 from rag_flywheel.index.compounds import Compounds
-from rag_flywheel.index.in_memory import InMemory
 from rag_flywheel.index.lexical import read_vocabulary
+from rag_flywheel.index.parts import STATISTICS_FOLDER as FOLDER
 from rag_flywheel.index.statistics import Counts, VersionStatistics
 from rag_flywheel.index.tokenizer import Tokenizer
 from rag_flywheel.records import Pids
 
-FOLDER = "statistics"
+if TYPE_CHECKING:
+    from rag_flywheel.index.in_memory import InMemory
+
 _ARRAYS = {"pids": "int64 n", "titles": "int32 n", "df": "int32 words"}
 _DISTINCT = {"distinct": "int32 words"}
 _NUMBERS = "numbers.json"
@@ -75,6 +78,7 @@ class StoredStatistics(VersionStatistics):
         vocabulary, compounds, tokenizer = read_vocabulary(folder)
         with version_file_errors(folder / FOLDER):
             n_words, own = len(vocabulary), folder / FOLDER
+            ngrams = CharNgrams.load(own, n_words=n_words)
             pids, titles, df = read_arrays(own, _ARRAYS, words=n_words)
             distinct = None
             if (own / "distinct.npy").exists():
@@ -92,7 +96,6 @@ class StoredStatistics(VersionStatistics):
                 )
             ):
                 raise ValueError("its numbers are not those of texts")
-        ngrams = CharNgrams.build(vocabulary, df, n_texts)
         return cls(pids, titles, vocabulary, ngrams, compounds, tokenizer, numbers, df, distinct)
 
     def __len__(self) -> int:
@@ -129,10 +132,11 @@ class StoredStatistics(VersionStatistics):
         return self.numbers.average_ngrams
 
 
-def save_statistics(folder: Path, texts: InMemory) -> None:
+def save_statistics(folder: Path, texts: "InMemory") -> None:
     """Write the statistics of texts into the folder of their version."""
     own, words = folder / FOLDER, texts.lexical
     own.mkdir()
+    words.ngrams.save(own)
     write_arrays(own, _ARRAYS, texts.pids, words.titles, words.df.astype(np.int32))
     if words.distinct_df is not None:
         write_arrays(own, _DISTINCT, words.distinct_df.astype(np.int32))

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -248,11 +249,12 @@ def published(root: Path, database: Database, manifest: Manifest) -> list[Health
         found = published_of(config, database)
         if found is None:
             return []
-        if not found.holds(root, manifest):
-            said = f"version {manifest.id} was built before the settings named {config.engine}"
-            return [HealthCheck(_ENGINE, "degraded", said, expected, "`rag-flywheel refresh`")]
-        if (lacking := found.lacks(root, manifest)) is not None:
-            return [HealthCheck(_ENGINE, "broken", lacking, expected, "`rag-flywheel refresh`")]
+        with closing(found):
+            if not found.holds(root, manifest):
+                said = f"version {manifest.id} was built before the settings named {config.engine}"
+                return [HealthCheck(_ENGINE, "degraded", said, expected, "`rag-flywheel refresh`")]
+            if (lacking := found.lacks(root, manifest)) is not None:
+                return [HealthCheck(_ENGINE, "broken", lacking, expected, "`rag-flywheel refresh`")]
     except EngineError as error:
         return [HealthCheck(_ENGINE, "broken", str(error), expected, "see what the message says")]
     except FlywheelError:

@@ -19,6 +19,7 @@ from rag_flywheel.errors import ConfigError, EngineError, counted
 from rag_flywheel.vector_database import Chosen, Field, Row, unanswered
 
 _ADDRESS = re.compile(r"(postgres(?:ql)?://[^#\s]*)#([a-z_][a-z0-9_]{0,19})", re.ASCII)
+_PASSWORD = re.compile(r"//[^@/]*:[^@/]+@|[?&]password=")
 _MOST = 1_000_000  # passages that a search returns
 _CONNECT_S, _ANSWER_MS = 10, 60_000
 _WORDS = "_words"
@@ -38,19 +39,18 @@ class VectorTables:
         """The database and the prefix of "postgresql://USER@HOST/DATABASE#PREFIX". Raises ConfigError;
         connects to nothing."""
         found = _ADDRESS.fullmatch(address)
-        if found is None:
+        if found is None or _PASSWORD.search(found[1]):
             raise ConfigError(
                 "config engine names no database of PostgreSQL; expected "
                 "pgvector:postgresql://USER@HOST/DATABASE#PREFIX, the prefix of up to 20 small letters, "
-                "digits and _"
+                "digits and _ (a password goes into ~/.pgpass or the environment variable PGPASSWORD)"
             )
         return cls(found[1], found[2])
 
     @property
     def address(self) -> str:
         """As in `VectorDatabase`."""
-        without = re.sub(r"://([^:@/]*):[^@/]*@", r"://\1@", self._url).partition("?")[0]
-        return f"PostgreSQL at {without}"
+        return f"PostgreSQL at {self._url.partition('?')[0]}"
 
     @contextmanager
     def connection(self) -> Iterator[Any]:

@@ -3,7 +3,18 @@
 import functools
 from collections.abc import Callable
 
-from stated import agents, decisions, explained, gains, imported, notes, readme, settings, speed
+from stated import (
+    agents,
+    decisions,
+    engines,
+    explained,
+    gains,
+    imported,
+    notes,
+    readme,
+    settings,
+    speed,
+)
 from stated.page import Page
 from stated.results import ROOT
 
@@ -35,6 +46,7 @@ STATEMENTS: dict[str, Callable[[Page], None]] = {
     "docs/how-to/languages.md": settings.languages,
     "docs/how-to/own-data-in-the-benchmark.md": settings.own_data,
     "docs/how-to/mcp.md": agents.mcp,
+    "docs/how-to/milvus.md": engines.elsewhere,
     "docs/how-to/monitoring.md": settings.monitoring,
     "docs/how-to/postgresql.md": settings.postgresql,
     "docs/how-to/privacy-requests.md": settings.privacy,
