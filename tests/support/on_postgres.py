@@ -41,9 +41,9 @@ def server_url() -> str:
 
 def url_of(schema: str) -> str:
     """The URL of a schema that no test has used, for this name."""
+    url = server_url()
     import psycopg
 
-    url = server_url()
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
     return f"{url}{'&' if '?' in url else '?'}schema={schema}"

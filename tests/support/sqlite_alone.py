@@ -10,6 +10,7 @@ _TYPES = "it puts a value of another type into a column, which PostgreSQL refuse
 REASONS: Mapping[str, str] = {
     r"test_flywheel\.py::test_any_script_and_any_length": "its texts have NUL, which PostgreSQL refuses",
     r"test_pins\.py::test_damaged_rows_are_found\[at-now": _TYPES,
+    r"test_flywheel_filters\.py::test_numbers_of_numpy": "it asks for types by a function of SQLite",
     r"test_version_log\.py::test_a_version_of_another_state": _FILE,
     r"test_failures\.py::test_a_refresh_that_cannot_open": _FILE,
     r"test_failures\.py::test_a_killed_refresh": _PROCESS,
