@@ -14,6 +14,9 @@ from rag_flywheel.formats.beir import Collection, read_beir
 pytestmark = pytest.mark.slow
 DATA = Path(os.environ.get("RAG_FLYWHEEL_DATA", "build/data"))
 QUESTIONS = 100
+TIES = 1e-4
+"""How far scores differ where of passages that tie for the last place among the candidates another is taken,
+for scores are logarithms of shares of all candidates."""
 
 
 @pytest.fixture(scope="module", params=["scifact", "feedbackqa"])
@@ -58,7 +61,7 @@ def test_every_question_gets_the_same_hits(both: Both, collection: Collection) -
     split = collection.splits["test"]
     asked = list(split.queries.items())[:QUESTIONS]
     for query_id, query in asked:
-        both.same(query)
+        both.same(query, within=TIES)
         for fw in (both.memory, both.elsewhere):
             shown = fw.retrieve(query, user_id="ann", all_tenants=True)
             good = split.qrels[query_id]
@@ -66,11 +69,12 @@ def test_every_question_gets_the_same_hits(both: Both, collection: Collection) -
                 verdict = "helpful" if good.get(hit.passage_id, 0) > 0 else "harmful"
                 fw.feedback(shown.id, hit.passage_id, verdict, user_id="ann", all_tenants=True)
     for _, query in asked:  # with the votes
-        both.same(query)
+        both.same(query, within=TIES)
     for _, query in asked[:30]:
-        assert both.same(query, tenant="a") != both.same(query, tenant="b")
-        both.same(query, where={"shelf": {"in": [3, 7]}})
-        both.same(query, where={"shelf": {"ne": 3}}, tenant="b")
+        of_a, of_b = (both.same(query, tenant=tenant, within=TIES) for tenant in ("a", "b"))
+        assert of_a != of_b
+        both.same(query, where={"shelf": {"in": [3, 7]}}, within=TIES)
+        both.same(query, where={"shelf": {"ne": 3}}, tenant="b", within=TIES)
     gone = [p.id for p in collection.passages[:40]]
     new = [
         Passage(f"new{i}", query, metadata={"firm": "a"}) for i, (_, query) in enumerate(asked[:20])
@@ -81,8 +85,11 @@ def test_every_question_gets_the_same_hits(both: Both, collection: Collection) -
     ]
     both.do(lambda fw: fw.add([*new, *edited], remove=gone))
     for _, query in asked[:30]:
-        both.same(query)
+        both.same(query, within=TIES)
     reports = both.do(lambda fw: fw.refresh())
-    assert reports[0].reason == reports[1].reason and reports[0].scores == reports[1].scores
-    for _, query in asked:
-        both.same(query)
+    assert reports[0].reason == reports[1].reason
+    for (
+        _,
+        query,
+    ) in asked:  # weights are fitted to votes in an order of chance, that of keyed hashes
+        both.same(query, within=1e-3)

@@ -87,13 +87,13 @@ class Both:
             asked = fw.retrieve(query, k=20, user_id=f"user of {query}", **more)
             fw.feedback(asked.id, passage_id, verdict, user_id=f"user of {query}", **more)  # type: ignore[arg-type]
 
-    def same(self, query: str, *, k: int = 20, **more: Any) -> list[str]:
+    def same(self, query: str, *, k: int = 20, within: float = 1e-6, **more: Any) -> list[str]:
         """The ids of the hits, which both show in the same order, with the same texts and scores."""
         found, expected = (
             fw.retrieve(query, k=k, record=False, **more) for fw in (self.elsewhere, self.memory)
         )
         assert [shown(hit) for hit in found.hits] == [shown(hit) for hit in expected.hits]
-        assert numbers(found) == pytest.approx(numbers(expected), abs=1e-6)
+        assert numbers(found) == pytest.approx(numbers(expected), abs=within)
         return [hit.passage_id for hit in found.hits]
 
 
