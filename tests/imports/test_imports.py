@@ -5,9 +5,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fakes import WordEncoder
@@ -525,6 +527,31 @@ def test_why_a_record_cannot_be_used_is_counted(fw: Flywheel, record: Any, reaso
     assert (report.retrievals, dict(report.votes)) == (0, {})
 
 
+class Id(StrEnum):
+    R = "r"
+
+
+@pytest.mark.parametrize("text", [np.str_, lambda _: Id.R], ids=["numpy", "enum"])
+def test_texts_and_numbers_of_other_types_come_in_as_plain_ones(fw: Flywheel, text: Any) -> None:
+    r = text("r")
+    hits = [ImportedHit("secret", rank=np.int64(1)), ImportedHit("reset", rank=np.int64(2))]
+    shown = ImportedRetrieval(
+        r, r, hits, user_id=r, session_id=r, answer=r, inside=[r], recorded_as=r
+    )
+    votes = [
+        ImportedVote(r, r, "helpful", rank=np.int64(2), user_id=r, reason=r, trust=np.float64(1)),
+        ImportedVote("2", r, "helpful", "secret", user_id="eve"),
+        ImportedVote("3", r, kind="text", text=r),
+        ImportedVote("4", r, "helpful", kind="answer", shares={"reset": np.float32(1)}),
+    ]
+    report = fw.import_votes([shown, *votes])
+    assert (report.retrievals, sum(report.votes.values()), report.left_out) == (1, 4, {})
+    (found,) = fw.retrievals()
+    assert (found.query, found.answer) == ("r", "r")
+    plain = [ImportedRetrieval("r", "r", hits), *votes]
+    assert fw.import_votes(plain).unchanged == 5
+
+
 TEAMS = [Passage(f"{team}1", f"words of {team}", metadata={"team": team}) for team in "ab"]
 BOTH = [ImportedHit("a1"), ImportedHit("b1")]
 OF_A = ImportedRetrieval("r", "words", BOTH, tenant="a", user_id="ann", answer="a secret of a")
@@ -600,6 +627,27 @@ def test_a_trace_that_two_tenants_have_takes_no_verdict_that_does_not_say_whose(
                 report = fw.import_votes(call, all_tenants=True)
             assert (dict(report.votes), report.left_out[f"votes {WHOSE}"]) == ({"answer": 1}, 1)
             assert (of_team(fw, "a")[2], of_team(fw, "b")[2]) == ([], [("answer", None)])
+
+
+@pytest.mark.parametrize("imported", [True, False])
+def test_a_tenant_does_not_crowd_another_out_of_a_trace(tmp_path: Path, imported: bool) -> None:
+    """A verdict is on the newest retrievals of whoever it is of, though another has many more."""
+    with opened(tmp_path / "kb", TEAMS, tenant_key="team") as fw:
+        if imported:
+            for team, n in (("a", 1), ("b", 120)):
+                some = [
+                    ImportedRetrieval(f"{team}-{i}", "words", BOTH, inside=["trace"])
+                    for i in range(n)
+                ]
+                fw.import_votes(some, tenant=team)
+        else:
+            fw.retrieve("words", run_id="trace", tenant="a")
+            fw.retrieve_many(["words"] * 120, run_id="trace", tenant="b")
+        vote = ImportedVote("1", "trace", "helpful")
+        assert fw.import_votes([vote], tenant="a").votes == {"answer": 1}
+        named = replace(vote, id="2", tenant="a", verdict="harmful")
+        assert fw.import_votes([named], all_tenants=True).votes == {"answer": 1}
+        assert not fw.votes(tenant="b")
 
 
 @pytest.mark.parametrize("named", [True, False])

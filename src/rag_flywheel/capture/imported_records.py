@@ -11,6 +11,7 @@ import msgspec
 from rag_flywheel.capture.question_vectors import QuestionVectors
 from rag_flywheel.capture.scores import Meanings
 from rag_flywheel.capture.terms import Terms
+from rag_flywheel.checks import as_python
 from rag_flywheel.records import Progress, Signal, TenantScope
 
 KINDS: tuple[str, ...] = (
@@ -156,7 +157,19 @@ class StagedVote(msgspec.Struct, array_like=True):
     tenant: str | None = None
 
 
-encoded = msgspec.msgpack.encode
+def encoded(record: msgspec.Struct) -> bytes:
+    """A record as it is staged."""
+    return msgspec.msgpack.encode(record, enc_hook=_plain)
+
+
+def _plain(value: object) -> object:
+    """A scalar of numpy, or of a type made from `str` such as a StrEnum, as one of Python's."""
+    plain = str.__str__(value) if isinstance(value, str) else as_python(value)
+    if plain is value:
+        raise TypeError(type(value).__name__)
+    return plain
+
+
 PART, VOTE = msgspec.msgpack.Decoder(Part), msgspec.msgpack.Decoder(StagedVote)
 SHOWN, AROUND = msgspec.msgpack.Decoder(Shown), msgspec.msgpack.Decoder(StagedAround)
 

@@ -356,7 +356,8 @@ class Targets:
         inside = [SHOWN.decode(each) for each in self._staging.shown_inside(name)]
         inside = _of_the_same(inside, tenant)
         usable = {s.rid: _On(s.rid, s, True) for s in inside if not s.reason}
-        for linked in imports.rows_of_run(conn, self._settings.run(name), _MOST_RETRIEVALS):
+        run, scope = self._settings.run(name), self._settings.scope
+        for linked in imports.rows_of_run(conn, run, scope, tenant, _MOST_RETRIEVALS):
             usable.setdefault(linked, _On(linked, None, True))
         if usable:
             return list(usable.values())[:_MOST_RETRIEVALS], ""

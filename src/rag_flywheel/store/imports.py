@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rag_flywheel.records import TenantScope
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.database import in_chunks, scalar
 from rag_flywheel.store.retrievals import (
@@ -64,9 +65,17 @@ def rows_of_external(
     return found
 
 
-def rows_of_run(conn: sqlite3.Connection, run: str, n: int) -> list[int]:
-    """The rows of the n newest retrievals inside of a run, given as a hash."""
-    rows = conn.execute("SELECT rid FROM runs WHERE run = ? ORDER BY rid DESC LIMIT ?", (run, n))
+def rows_of_run(
+    conn: sqlite3.Connection, run: str, scope: TenantScope, tenant: str | None, n: int
+) -> list[int]:
+    """The rows of the n newest retrievals in the scope that are inside of a run, given as a hash; those of a
+    tenant, as JSON, or of none; None: all."""
+    within, values = scope.sql("tenant")
+    rows = conn.execute(
+        f"SELECT rid FROM runs JOIN retrievals USING (rid) WHERE run = ?{within} "
+        "AND (? IS NULL OR tenant IS NULL OR tenant = ?) ORDER BY rid DESC LIMIT ?",
+        (run, *values, tenant, tenant, n),
+    )
     return sorted(column_checks.whole("runs.rid", row[0]) for row in rows)
 
 
