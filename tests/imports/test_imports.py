@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
@@ -479,6 +479,57 @@ def test_an_interrupted_import_goes_on(
                 replace(j, votes=()) for j in wanted
             ]
             assert len(each.retrievals()) == 10
+
+
+class Meanwhile(WordEncoder):
+    """Does something else while it encodes a question, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.does: list[Callable[[], object]] = []
+
+    def encode_queries(self, texts: Sequence[str]) -> Any:
+        if self.does:
+            self.does.pop()()
+        return super().encode_queries(texts)
+
+
+@pytest.mark.parametrize("store_queries", ["text", "hash"])
+@pytest.mark.parametrize("happens", ["imported", "opted out", "forgotten"])
+def test_a_report_counts_what_came_in_and_not_what_happened_meanwhile(
+    tmp_path: Path, help_desk: list[Passage], store_queries: Any, happens: str
+) -> None:
+    """An import embeds questions between its look at what is there and its writing."""
+    records = [
+        asked(user_id="ann"),
+        voted("v", user_id="ann"),
+        voted("w", passage=None, user_id="bob"),
+    ]
+    encoder, config = Meanwhile(), Config(encoder="", store_queries=store_queries)
+    with (
+        Flywheel.open(tmp_path / "kb", encoder=encoder, config=config) as fw,
+        Flywheel.open(tmp_path / "kb", encoder=WordEncoder()) as other,
+    ):
+        fw.add(help_desk)
+        encoder.does = [
+            {
+                "imported": lambda: other.import_votes(records),
+                "opted out": lambda: other.opt_out("ann"),
+                "forgotten": lambda: other.forget("ann"),
+            }[happens]
+        ]
+        report = fw.import_votes(records)
+        assert not encoder.does
+        n_out = sum(n for why, n in report.left_out.items() if not why.startswith("passages"))
+        n_votes = sum(report.votes.values())
+        assert report.retrievals + n_votes + report.unchanged + n_out == len(records)
+        if happens == "imported":
+            n_first = int(store_queries == "text")  # questions are embedded with the first votes
+            assert (report.retrievals, report.votes) == (n_first, {})
+        else:
+            n_deleted = int(happens == "forgotten" and store_queries == "text")
+            there = len(fw.retrievals()), len(fw.votes())
+            assert (report.retrievals - n_deleted, n_votes) == there
 
 
 def test_nothing_comes_in_where_reading_fails(fw: Flywheel) -> None:

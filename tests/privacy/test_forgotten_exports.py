@@ -165,6 +165,34 @@ def test_a_trace_of_another_tool_that_names_our_retrieval_does_not_bring_it_back
     assert dict(report.left_out) == {f"retrievals {GONE}": 1, f"votes on retrievals {GONE}": 1}
 
 
+def test_a_user_who_is_forgotten_during_an_import_leaves_no_vote_on_what_is_asked_meanwhile(
+    fw: Flywheel,
+) -> None:
+    """The row of what was deleted is that of the next question."""
+    meanwhile = list[str | None]()
+
+    def forget(step: str, done: int, total: int) -> None:
+        if step == "import votes" and not meanwhile:
+            fw.forget("ann")
+            meanwhile.append(fw.retrieve("reset mail cats", k=3, user_id="eve").id)
+
+    records = [
+        ImportedRetrieval(
+            "r", "reset mail cats", [ImportedHit("reset"), ImportedHit("mail")], user_id="ann"
+        ),
+        ImportedVote("1", "r", "harmful", "reset", user_id="bob"),
+        ImportedVote("2", "r", "harmful", user_id="bob"),
+    ]
+    report = fw.import_votes(records, progress=forget)
+    assert meanwhile[0] is not None
+    assert (dict(report.votes), fw.votes()) == ({}, [])
+    assert dict(report.left_out) == {"votes on retrievals that were deleted here since": 2}
+    assert dict(fw.import_votes(records).left_out) == {
+        f"retrievals {GONE}": 1,
+        f"votes on retrievals {GONE}": 2,
+    }
+
+
 def test_what_comes_after_the_forgetting_comes_in(fw: Flywheel, tmp_path: Path) -> None:
     live(fw)
     fw.forget("ann")

@@ -123,12 +123,14 @@ class WouldBe(msgspec.Struct, array_like=True):
 
 class Shown(msgspec.Struct, array_like=True):
     """What became of a retrieval: its row, below 0 where it has none; reason: why it was left out. tenant:
-    as its records say, None: they do not."""
+    as its records say, None: they do not. here: its id in this index, which it alone ever has, where its row
+    may be another's once it is deleted."""
 
     rid: int
     reason: str = ""
     would_be: WouldBe | None = None
     tenant: str | None = None
+    here: str = ""
 
 
 class StagedVote(msgspec.Struct, array_like=True):

@@ -3,7 +3,7 @@
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from rag_flywheel.capture.imported_records import (
@@ -53,6 +53,15 @@ class _On(NamedTuple):
     rid: int
     shown: Shown | None
     inside: bool
+
+
+class _Again(NamedTuple):
+    """A retrieval that is here already: its row, its id here, its id in the tool, and what the files say."""
+
+    rid: int
+    here: str
+    id: str
+    part: Part
 
 
 class RetrievalWriter:
@@ -148,20 +157,23 @@ class RetrievalWriter:
             out = users.opted_out(conn, {p.user for _, p in some if p.user is not None})
             of = Forgotten(conn)
             gone = among(conn, [*(of.retrieval(id_) for id_ in own_ids), *keys])
-        again = list[tuple[int, str, Part]]()
+            rids = {rid for rid in stored.values() if rid is not None}
+            rids |= {rid for rows in known.values() for rid, _ in rows}
+            here = retrievals.ids_by_row(conn, rids | {rid for rid, _ in own.values()})
+        again = list[_Again]()
         for key, own_id, (id_, part) in zip(keys, own_ids, some, strict=True):
             recorded = own.get(own_id)
             before = _of_tenant(known.get(id_, ()), part.tenant)
             if {key, of.retrieval(own_id)} & gone:
                 self._leave_out(id_, part, f"retrievals {FORGOTTEN}")
             elif key in stored:
-                self._known(again, id_, part, stored[key])
+                again += self._known(id_, part, stored[key], here)
             elif len(before) > 1:  # votes that say whose they are on find theirs
                 self._counts.leave_out(f"records {WHOSE}")
             elif before:
-                self._known(again, id_, part, before[0])
+                again += self._known(id_, part, before[0], here)
             elif recorded is not None and self._settings.scope.holds(recorded[1]):
-                self._known(again, id_, part, recorded[0])
+                again += self._known(id_, part, recorded[0], here)
             elif part.user in out:
                 self._leave_out(id_, part, f"retrievals {OPTED_OUT}")
             elif not part.query:
@@ -176,19 +188,20 @@ class RetrievalWriter:
         self._append(new)
 
     def _known(
-        self, again: list[tuple[int, str, Part]], id_: str, part: Part, rid: int | None
-    ) -> None:
-        """Note a retrieval that is here already, in this row, None: it was deleted."""
+        self, id_: str, part: Part, rid: int | None, here: Mapping[int, str]
+    ) -> list[_Again]:
+        """Note a retrieval that came in before, and give what is here of it: its row, None: it was deleted.
+        here: ids by rows."""
         self._counts.unchanged += 1
-        reason = "" if rid is not None else f"retrievals {DELETED}"
-        self._put_shown(id_, part, Shown(-1 if rid is None else rid, reason))
-        if rid is not None:
-            again.append((rid, id_, part))
+        if rid is None or rid not in here:
+            self._put_shown(id_, part, Shown(-1, f"retrievals {DELETED}"))
+            return []
+        self._put_shown(id_, part, Shown(rid, here=here[rid]))
+        return [_Again(rid, here[rid], id_, part)]
 
-    def _is_of_another(self, part: Part, target: Target | None) -> bool:
+    def _is_of_another(self, part: Part, target: Target) -> bool:
         """Whether a record names another tenant than the retrieval that came in has; it is counted."""
-        named = part.tenant is not None and target is not None and target.tenant is not None
-        if not named or target is None or part.tenant == target.tenant:
+        if part.tenant is None or target.tenant in (None, part.tenant):
             return False
         self._counts.leave_out(OF_ANOTHER)
         return True
@@ -203,9 +216,9 @@ class RetrievalWriter:
 
     def _append(self, new: Sequence[tuple[bytes, str, Part]]) -> None:
         given = self._settings
-        self._counts.retrievals += len(new)
         records = [self._record(part, key) for key, _, part in new]
         if given.dry_run:
+            self._counts.retrievals += len(new)
             for (_, id_, part), record in zip(new, records, strict=True):
                 self._n_dry += 1
                 dry = WouldBe(record.id, record.at, record.tenant, record.user_id, part.hits)
@@ -234,8 +247,13 @@ class RetrievalWriter:
             imports.append_entries(conn, entries)
             runs = [(given.run(o), rows[r.id][0]) for *_, p, r in fresh for o in p.inside]
             link_runs(conn, runs)
+        self._counts.retrievals += len(fresh)
+        self._counts.unchanged += len(there)
+        for key, id_, part in new:
+            if key not in there and part.user in out:
+                self._leave_out(id_, part, f"retrievals {OPTED_OUT}")
         for _, id_, part, record in fresh:
-            self._put_shown(id_, part, Shown(rows[record.id][0], ""))
+            self._put_shown(id_, part, Shown(rows[record.id][0], here=record.id))
 
     def _record(self, part: Part, key: bytes) -> RetrievalRecord:
         given, at = self._settings, part.at if part.at is not None else wall_clock.now()
@@ -263,15 +281,21 @@ class RetrievalWriter:
         where = self._settings.scope_of_json(tenant).where
         return None if where is None else json.dumps(where, sort_keys=True)
 
-    def _extend(self, again: Sequence[tuple[int, str, Part]]) -> None:
+    def _extend(self, again: Sequence[_Again]) -> None:
         """Add what an earlier file did not tell of to retrievals that came in with it."""
         with self._database.reading() as conn:
-            before = imports.targets(conn, [rid for rid, _, _ in again])
-        again = [each for each in again if not self._is_of_another(each[2], before.get(each[0]))]
+            before = imports.targets(conn, [each.rid for each in again])
+        again = [
+            each
+            for each in again
+            if each.rid in before
+            and before[each.rid].id == each.here
+            and not self._is_of_another(each.part, before[each.rid])
+        ]
         more = {}
-        for rid, id_, part in again:
-            target = before.get(rid)
-            if target is None or not target.imported:
+        for rid, here, id_, part in again:
+            target = before[rid]
+            if not target.imported:
                 continue
             if part.tenant is None and target.tenant is not None:
                 part.hits = self._shown_to(target.tenant, part.hits)
@@ -286,21 +310,25 @@ class RetrievalWriter:
                 more[rid] = _logged(hits)
                 if self._settings.dry_run:
                     would_be = WouldBe(target.id, target.at, target.tenant, target.user_id, hits)
-                    self._put_shown(id_, part, Shown(rid, "", would_be))
+                    self._put_shown(id_, part, Shown(rid, "", would_be, here=here))
         self._counts.extended += len(more)
-        runs = [(self._settings.run(o), rid) for rid, _, part in again for o in part.inside]
+        runs = [(self._settings.run(o), rid) for rid, _, _, part in again for o in part.inside]
         whose = [
             (part.user, part.session, part.answer, rid)
-            for rid, _, part in again
+            for rid, _, _, part in again
             if part.user or part.session or part.answer
         ]
         if self._settings.dry_run or not (more or runs or whose):
             return
         with self._database.transaction() as conn:
+            # between the look and this, another process may have deleted some
+            now = retrievals.ids_by_row(conn, [each.rid for each in again])
+            there = {each.rid for each in again if now.get(each.rid) == each.here}
             for rid, logged in more.items():
-                imports.replace_hits(conn, rid, logged)
-            link_runs(conn, [(run, rid) for run, rid in runs if rid in before])
-            imports.fill_in(conn, whose)
+                if rid in there:
+                    imports.replace_hits(conn, rid, logged)
+            link_runs(conn, [(run, rid) for run, rid in runs if rid in there])
+            imports.fill_in(conn, [each for each in whose if each[-1] in there])
 
 
 class Targets:
@@ -330,7 +358,9 @@ class Targets:
             for rid, shown, inside in rows:
                 would_be = None if shown is None else _would_be_target(shown)
                 target = would_be or stored.get(rid)
-                if target is not None and self._settings.scope.holds(target.tenant):
+                if would_be is None and shown is not None and not _is_still(target, shown):
+                    reason = f"votes on retrievals {DELETED}"  # while the import was under way
+                elif target is not None and self._settings.scope.holds(target.tenant):
                     every.append((target, inside))
             if vote.tenant is not None:
                 every = [on for on in every if on[0].tenant in (None, vote.tenant)]
@@ -436,6 +466,11 @@ def chance_at(rank: int | None) -> float:
 
 def _least(one: float | None, other: float | None) -> float | None:
     return min((at for at in (one, other) if at is not None), default=None)
+
+
+def _is_still(target: Target | None, shown: Shown) -> bool:
+    """Whether a row still is that of the retrieval that it was when that came in."""
+    return target is not None and target.id == shown.here
 
 
 def _would_be_target(shown: Shown) -> Target | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rag_flywheel.capture.answer_votes import prior_chances
 from rag_flywheel.capture.imported_records import (
+    DELETED,
     FORGOTTEN,
     OPTED_OUT,
     VOTE,
@@ -169,8 +170,8 @@ class VoteWriter:
                     self._counts.leave_out(f"votes {OPTED_OUT}")
                 else:
                     new[cast.key] = cast
-        self._counts.votes.update(cast.kind for cast in new.values())
         if given.dry_run or not new:
+            self._counts.votes.update(cast.kind for cast in new.values())
             return
         if given.keep_words:
             given.vectors.store_first(cast.target.query_hash for cast in new.values())
@@ -179,12 +180,23 @@ class VoteWriter:
             known = imports.rows_of(conn, list(new))
             there = retrievals.rows_by_id(conn, [cast.target.id for cast in new.values()])
             out = users.opted_out(conn, {c.user for c in new.values() if c.user is not None})
-            entries = [
-                Entry(cast.key, cast.external, cast.target.rid, self._append(conn, cast))
+            fresh = [
+                cast
                 for cast in new.values()
                 if cast.key not in known and cast.target.id in there and cast.user not in out
             ]
+            entries = [
+                Entry(cast.key, cast.external, cast.target.rid, self._append(conn, cast))
+                for cast in fresh
+            ]
             imports.append_entries(conn, entries)
+        self._counts.votes.update(cast.kind for cast in fresh)
+        self._counts.unchanged += len(known)
+        for cast in new.values():
+            if cast.key not in known and cast.target.id not in there:
+                self._counts.leave_out(f"votes on retrievals {DELETED}")
+            elif cast.key not in known and cast.user in out:
+                self._counts.leave_out(f"votes {OPTED_OUT}")
 
     def _append(self, conn: sqlite3.Connection, cast: _Cast) -> int:
         """Store an event; returns its number."""
