@@ -230,6 +230,22 @@ def test_what_is_kept_names_nobody_and_is_the_index_s_own(fw: Flywheel, tmp_path
         assert Forgotten(theirs).retrieval(asked["ann"]) not in keys
 
 
+@pytest.mark.parametrize("fraction", [0.0, 0.0004, 0.25, 0.5, 0.9994, 0.9996, 0.99999])
+def test_a_vote_is_known_by_its_time_however_that_was_written(
+    fw: Flywheel, fraction: float
+) -> None:
+    at = 1_790_000_000.0 + fraction
+    vote: tuple[Any, ...] = ("r", 1, "vote", "helpful")
+    with fw._database.reading() as conn:
+        of = Forgotten(conn)
+    noted = set(of.vote(*vote, at))
+    cut = int(at), int(at * 1e3) / 1e3
+    for written in (at, *cut, round(at, 3), round(at, 6)):
+        assert noted & set(of.votes_at(*vote, written)), written
+    for other in (at - 2.0, at + 2.0):
+        assert not noted & set(of.votes_at(*vote, other))
+
+
 def test_verify_finds_a_key_that_is_none(fw: Flywheel) -> None:
     with closing(sqlite3.connect(fw._root / "flywheel.db")) as conn, conn:
         conn.execute("INSERT INTO forgotten (key) VALUES ('x')")
