@@ -241,8 +241,10 @@ def test_an_encoder_that_workers_cannot_make_is_refused_before_anything_is_done(
 
 @pytest.mark.parametrize(
     "address",
-    ["", "localhost:8786", "http://host:1", "tcp://", "tcp:// a", 7]
-    + ["tcp://host", "tls://10.0.0.1", "tcp://host:port", "tcp://::1:8786", "tcp://host:"],
+    [
+        *("", "localhost:8786", "http://host:1", "tcp://", "tcp:// a", 7),
+        *("tcp://host", "tls://10.0.0.1", "tcp://host:port", "tcp://::1:8786", "tcp://host:"),
+    ],
 )
 def test_what_is_no_address_is_refused(address: str, tmp_path: Path) -> None:
     with pytest.raises(

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TypeVar, get_args
 
 import msgspec
@@ -181,8 +180,14 @@ def retrieval_name(id_: str) -> bytes:
     return f"retrieval\n{id_}".encode("utf-8", "surrogatepass")
 
 
-def batches(items: Iterable[T]) -> Iterator[list[T]]:
-    """Lists of at most AT_ONCE."""
-    left = iter(items)
-    while some := list(islice(left, AT_ONCE)):
+def batches(items: Iterable[T], size: Callable[[T], int] = lambda _: 1) -> Iterator[list[T]]:
+    """Lists of AT_ONCE, or of fewer where some count for more than one."""
+    some, n = list[T](), 0
+    for item in items:
+        some.append(item)
+        n += size(item)
+        if n >= AT_ONCE:
+            yield some
+            some, n = [], 0
+    if some:
         yield some

@@ -79,7 +79,7 @@ class RetrievalWriter:
     def write(self) -> None:
         """Write them, some in each transaction."""
         done, n = 0, self._staging.n_parts
-        for some in batches(self._staging.retrievals()):
+        for some in batches(self._staging.retrievals(), lambda each: len(each[1])):
             if self._settings.progress is not None:
                 self._settings.progress("import retrievals", done, n)
             done += sum(len(parts) for _, parts in some)
@@ -96,10 +96,11 @@ class RetrievalWriter:
             whole.session = whole.session or part.session
             whole.answer = whole.answer or part.answer
             whole.recorded_as = whole.recorded_as or part.recorded_as
-            whole.inside += [outer for outer in part.inside if outer not in whole.inside]
+            whole.inside += part.inside
             whole.hits += part.hits
             if part.n_hits is not None:
                 whole.n_hits = (whole.n_hits or 0) + part.n_hits
+        whole.inside = list(dict.fromkeys(whole.inside))
         whole.hits = _in_order(whole.hits)
         self._add_around(id_, whole)
         return whole
@@ -108,14 +109,16 @@ class RetrievalWriter:
         """The records of the retrievals of one id, one of each tenant that a record names. Those that name
         none are of the only one that is named; where several are, they are counted."""
         parts = [PART.decode(each) for each in records]
-        tenants = list(dict.fromkeys(part.tenant for part in parts if part.tenant is not None))
-        if len(tenants) > 1:
-            for _ in range(sum(part.tenant is None for part in parts)):
-                self._counts.leave_out(f"records {WHOSE}")
-            return [[part for part in parts if part.tenant == tenant] for tenant in tenants]
+        of: dict[str | None, list[Part]] = {}
         for part in parts:
-            if tenants and part.tenant is None:
-                part.tenant, part.hits = tenants[0], self._shown_to(tenants[0], part.hits)
+            of.setdefault(part.tenant, []).append(part)
+        unsaid, tenants = of.pop(None, []), list(of)
+        if len(tenants) > 1:
+            for _ in unsaid:
+                self._counts.leave_out(f"records {WHOSE}")
+            return list(of.values())
+        for part in unsaid if tenants else ():
+            part.tenant, part.hits = tenants[0], self._shown_to(tenants[0], part.hits)
         return [parts]
 
     def _shown_to(self, tenant: str | None, hits: list[StagedHit]) -> list[StagedHit]:
@@ -163,7 +166,7 @@ class RetrievalWriter:
         again = list[_Again]()
         for key, own_id, (id_, part) in zip(keys, own_ids, some, strict=True):
             recorded = own.get(own_id)
-            before = _of_tenant(known.get(id_, ()), part.tenant)
+            before = [] if key in stored else _of_tenant(known.get(id_, ()), part.tenant)
             if {key, of.retrieval(own_id)} & gone:
                 self._leave_out(id_, part, f"retrievals {FORGOTTEN}")
             elif key in stored:
@@ -375,7 +378,7 @@ class Targets:
     def _rows_on(
         self, conn: sqlite3.Connection, name: str, tenant: str | None
     ) -> tuple[list[_On], str]:
-        shown = _of_the_same([SHOWN.decode(each) for each in self._staging.shown(name)], tenant)
+        shown = [SHOWN.decode(each) for each in self._staging.shown(name, tenant)]
         if shown:
             on = {each.rid: _On(each.rid, each, False) for each in shown if not each.reason}
             if tenant is None and any(each.tenant is not None for each in shown):
@@ -383,8 +386,7 @@ class Targets:
                 before = imports.rows_of_external(conn, source, [name]).get(name, [])
                 on = {rid: _On(rid, None, False) for rid, _ in before} | on
             return list(on.values()), "" if on else f"votes on {shown[0].reason}"
-        inside = [SHOWN.decode(each) for each in self._staging.shown_inside(name)]
-        inside = _of_the_same(inside, tenant)
+        inside = [SHOWN.decode(each) for each in self._staging.shown_inside(name, tenant)]
         usable = {s.rid: _On(s.rid, s, True) for s in inside if not s.reason}
         run, scope = self._settings.run(name), self._settings.scope
         for linked in imports.rows_of_run(conn, run, scope, tenant, _MOST_RETRIEVALS):
@@ -422,11 +424,6 @@ class Targets:
 def _shows(target: Target, passage_id: str | None) -> bool:
     """Whether a retrieval showed the passage that a vote is on, which may be one tenant's alone."""
     return any(hit.passage_id == passage_id for hit in target.hits)
-
-
-def _of_the_same(shown: Sequence[Shown], tenant: str | None) -> list[Shown]:
-    """Those that are of a tenant, or whose records do not say whose they are; None: all."""
-    return [each for each in shown if tenant is None or each.tenant in (None, tenant)]
 
 
 def _of_tenant(rows: Sequence[tuple[int, str | None]], tenant: str | None) -> list[int]:

@@ -97,8 +97,8 @@ class Cluster:
                 time.sleep(_PAUSE_S)
             except Exception as error:  # as where tls:// is given, and no certificates
                 raise EncoderError(
-                    f"no connection to {self.address} can be made ({type(error).__name__}: {error}); expected "
-                    "an address, and certificates for tls://, that the Dask installed here can use. "
+                    f"no connection to {self.address} can be made ({type(error).__name__}: {error}); "
+                    "expected an address, and certificates for tls://, that the Dask installed here can use. "
                     f"{_KEPT}"
                 ) from error
 
