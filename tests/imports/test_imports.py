@@ -237,6 +237,18 @@ def test_votes_on_retrievals_of_our_own(fw: Flywheel) -> None:
     assert report.left_out == {"votes on passages that the retrieval did not show": 1}
 
 
+def test_votes_of_several_people_without_a_time_come_in_with_one_file_or_several(
+    fw: Flywheel,
+) -> None:
+    id_ = str(fw.retrieve(QUESTION).id)
+    for user in ("ann", "bob", "eve"):
+        for passage, kind in (("reset", "vote"), (None, "answer")):
+            given = voted(f"{user} {kind}", passage=passage, on=id_, user_id=user)
+            assert fw.import_votes([given]).votes == {kind: 1}
+            assert fw.import_votes([given]).unchanged == 1
+    assert len(fw.votes()) == 6
+
+
 def test_what_was_exported_from_here_does_not_come_in_again(fw: Flywheel) -> None:
     own = fw.retrieve(QUESTION, user_id="ann")
     fw.feedback(own.id, "reset", "helpful", user_id="ann")

@@ -36,7 +36,8 @@ _LEAST = 0.01  # smaller credits are not stored
 @dataclass(frozen=True)
 class _Cast:
     """Feedback that is to be stored. pid: the passage that it is on, None: the answer. key, external: as in
-    Entry. ours: whether it names its retrieval by the id here, as what is exported does."""
+    Entry. ours: whether it names its retrieval by the id here, as what is exported does. timed: whether it
+    says when it was cast."""
 
     key: bytes
     external: str
@@ -50,6 +51,7 @@ class _Cast:
     trust: float
     at: float
     ours: bool
+    timed: bool
 
 
 class VoteWriter:
@@ -122,6 +124,7 @@ class VoteWriter:
             vote.trust,
             at,
             vote.on == target.id,
+            vote.at is not None,
         )
 
     def _hit(self, vote: StagedVote, target: Target) -> int | None:
@@ -271,7 +274,7 @@ def _as_forgotten(of: Forgotten, cast: _Cast) -> list[bytes]:
 
 
 def _is_recorded(conn: sqlite3.Connection, cast: _Cast) -> bool:
-    """Whether feedback is in this index already, and was exported."""
-    if (cast.target.imported and not cast.ours) or cast.kind in _NOTES:
+    """Whether feedback is in this index already, and was exported, with its time."""
+    if (cast.target.imported and not cast.ours) or cast.kind in _NOTES or not cast.timed:
         return False
     return imports.is_cast(conn, cast.target.rid, cast.pid, cast.kind, cast.verdict, cast.at)
