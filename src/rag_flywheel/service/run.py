@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-import tempfile
+from pathlib import Path
 
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
@@ -15,6 +15,7 @@ from rag_flywheel.deploy.folder import require_index
 from rag_flywheel.errors import ConfigError
 from rag_flywheel.service import logs, metrics
 from rag_flywheel.service.app import create_app
+from rag_flywheel.service.scratch import hold, scratch_folder
 from rag_flywheel.service.settings import PREFIX, Settings
 from rag_flywheel.store.service.file import open_file
 from rag_flywheel.store.service.keys import any_key
@@ -61,8 +62,10 @@ def run(settings: Settings) -> None:
     if settings.workers == 1:
         uvicorn.run(create_app(settings), **common)  # type: ignore[arg-type]
     else:
-        with tempfile.TemporaryDirectory(prefix="rag-flywheel-metrics-") as counts:
-            os.environ[metrics.FOLDER] = counts  # for the other processes, which begin after this
+        with scratch_folder() as counts:
+            os.environ[metrics.FOLDER] = str(
+                counts
+            )  # for the other processes, which begin after this
             uvicorn.run(
                 "rag_flywheel.service.run:worker_app",
                 factory=True,
@@ -92,6 +95,7 @@ def check(settings: Settings) -> None:
 def worker_app() -> object:
     """The application of one of several processes, which ends when the first process is gone."""
     _end_with(int(os.environ[_PARENT]))
+    hold(Path(os.environ[metrics.FOLDER]))  # for as long as this process lives
     return create_app(Settings.model_validate_json(os.environ[_SETTINGS]))
 
 

@@ -5,11 +5,10 @@ the indexes are read now and then, by one of the processes for all of them.
 import fcntl
 import logging
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from rag_flywheel.report.coverage import Coverage
 from rag_flywheel.report.numbers import IndexNumbers
 from rag_flywheel.service import metrics
 from rag_flywheel.service.indexes import Indexes
+from rag_flywheel.service.scratch import scratch_folder
 from rag_flywheel.service.settings import Settings
 
 log = logging.getLogger("rag_flywheel")
@@ -44,12 +44,9 @@ class Watch:
     def __init__(self, indexes: Indexes, settings: Settings) -> None:
         self._indexes = indexes
         self._settings = settings
-        self._own: tempfile.TemporaryDirectory[str] | None = None
-        folder = os.environ.get(metrics.FOLDER)
-        if folder is None:
-            self._own = tempfile.TemporaryDirectory(prefix="rag-flywheel-")
-            folder = self._own.name
-        self._folder = Path(folder)
+        self._own = ExitStack()
+        given = os.environ.get(metrics.FOLDER)
+        self._folder = Path(given) if given else self._own.enter_context(scratch_folder())
         self._lock_file: int | None = None
         self._loading: dict[str, str | None] = {}  # by index: why it is not loaded, None: not yet
         if settings.warm:
@@ -73,8 +70,7 @@ class Watch:
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
-        if self._own is not None:
-            self._own.cleanup()
+        self._own.close()
 
     def problems(self) -> tuple[tuple[str, ...], float]:
         """(why this process cannot answer, a sentence each; how long a refresh has been running, in s)."""
