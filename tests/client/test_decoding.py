@@ -113,6 +113,7 @@ NO_HASH = {
         (dict[str, int], {"recorded": "1"}),
         (dict[str, int], {"recorded": True}),
         (GoldenItem, NO_HASH),
+        (dict[str, float], {"score": 10**400}),
     ],
 )  # fmt: skip
 def test_what_is_no_such_record_is_an_error_of_the_service(kind: Any, value: Any) -> None:

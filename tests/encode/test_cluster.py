@@ -202,6 +202,18 @@ def test_without_a_scheduler_it_is_said_after_a_while() -> None:
     assert time.monotonic() - began < 30.0
 
 
+@pytest.mark.parametrize("address", ["tls://127.0.0.1:9", "tls://[::1]:9"])
+def test_a_connection_that_cannot_be_made_is_said_at_once(address: str) -> None:
+    """Without certificates Dask has none for tls:// addresses, and waiting would not help."""
+    pytest.importorskip("distributed", reason="needs the extra dask")
+    began = time.monotonic()
+    with pytest.raises(
+        EncoderError, match=r"no connection to tls://.* can be made \(TypeError: TLS"
+    ):
+        list(Cluster(address).encode(CountedEncoder().encode_passages, [["a"], ["b"]]))
+    assert time.monotonic() - began < 30.0
+
+
 @slow
 def test_a_scheduler_without_workers_is_an_error_after_a_while_and_waits_for_late_ones(
     cluster: DaskCluster,
@@ -228,7 +240,11 @@ def test_an_encoder_that_workers_cannot_make_is_refused_before_anything_is_done(
 
 
 @pytest.mark.parametrize(
-    "address", ["", "localhost:8786", "http://host:1", "tcp://", "tcp:// a", 7]
+    "address",
+    [
+        *("", "localhost:8786", "http://host:1", "tcp://", "tcp:// a", 7),
+        *("tcp://host", "tls://10.0.0.1", "tcp://host:port", "tcp://::1:8786", "tcp://host:"),
+    ],
 )
 def test_what_is_no_address_is_refused(address: str, tmp_path: Path) -> None:
     with pytest.raises(

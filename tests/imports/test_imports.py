@@ -2,12 +2,14 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fakes import WordEncoder
@@ -233,6 +235,18 @@ def test_votes_on_retrievals_of_our_own(fw: Flywheel) -> None:
     assert report.retrievals == 0 and len(fw.retrievals()) == 1
     assert report.votes == {"vote": 2, "answer": 1}
     assert report.left_out == {"votes on passages that the retrieval did not show": 1}
+
+
+def test_votes_of_several_people_without_a_time_come_in_with_one_file_or_several(
+    fw: Flywheel,
+) -> None:
+    id_ = str(fw.retrieve(QUESTION).id)
+    for user in ("ann", "bob", "eve"):
+        for passage, kind in (("reset", "vote"), (None, "answer")):
+            given = voted(f"{user} {kind}", passage=passage, on=id_, user_id=user)
+            assert fw.import_votes([given]).votes == {kind: 1}
+            assert fw.import_votes([given]).unchanged == 1
+    assert len(fw.votes()) == 6
 
 
 def test_what_was_exported_from_here_does_not_come_in_again(fw: Flywheel) -> None:
@@ -479,6 +493,57 @@ def test_an_interrupted_import_goes_on(
             assert len(each.retrievals()) == 10
 
 
+class Meanwhile(WordEncoder):
+    """Does something else while it encodes a question, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.does: list[Callable[[], object]] = []
+
+    def encode_queries(self, texts: Sequence[str]) -> Any:
+        if self.does:
+            self.does.pop()()
+        return super().encode_queries(texts)
+
+
+@pytest.mark.parametrize("store_queries", ["text", "hash"])
+@pytest.mark.parametrize("happens", ["imported", "opted out", "forgotten"])
+def test_a_report_counts_what_came_in_and_not_what_happened_meanwhile(
+    tmp_path: Path, help_desk: list[Passage], store_queries: Any, happens: str
+) -> None:
+    """An import embeds questions between its look at what is there and its writing."""
+    records = [
+        asked(user_id="ann"),
+        voted("v", user_id="ann"),
+        voted("w", passage=None, user_id="bob"),
+    ]
+    encoder, config = Meanwhile(), Config(encoder="", store_queries=store_queries)
+    with (
+        Flywheel.open(tmp_path / "kb", encoder=encoder, config=config) as fw,
+        Flywheel.open(tmp_path / "kb", encoder=WordEncoder()) as other,
+    ):
+        fw.add(help_desk)
+        encoder.does = [
+            {
+                "imported": lambda: other.import_votes(records),
+                "opted out": lambda: other.opt_out("ann"),
+                "forgotten": lambda: other.forget("ann"),
+            }[happens]
+        ]
+        report = fw.import_votes(records)
+        assert not encoder.does
+        n_out = sum(n for why, n in report.left_out.items() if not why.startswith("passages"))
+        n_votes = sum(report.votes.values())
+        assert report.retrievals + n_votes + report.unchanged + n_out == len(records)
+        if happens == "imported":
+            n_first = int(store_queries == "text")  # questions are embedded with the first votes
+            assert (report.retrievals, report.votes) == (n_first, {})
+        else:
+            n_deleted = int(happens == "forgotten" and store_queries == "text")
+            there = len(fw.retrievals()), len(fw.votes())
+            assert (report.retrievals - n_deleted, n_votes) == there
+
+
 def test_nothing_comes_in_where_reading_fails(fw: Flywheel) -> None:
     def records() -> Iterator[Any]:
         yield asked()
@@ -523,6 +588,31 @@ def test_why_a_record_cannot_be_used_is_counted(fw: Flywheel, record: Any, reaso
     report = fw.import_votes([record])
     assert any(found.startswith(reason) for found in report.left_out), report.left_out
     assert (report.retrievals, dict(report.votes)) == (0, {})
+
+
+class Id(StrEnum):
+    R = "r"
+
+
+@pytest.mark.parametrize("text", [np.str_, lambda _: Id.R], ids=["numpy", "enum"])
+def test_texts_and_numbers_of_other_types_come_in_as_plain_ones(fw: Flywheel, text: Any) -> None:
+    r = text("r")
+    hits = [ImportedHit("secret", rank=np.int64(1)), ImportedHit("reset", rank=np.int64(2))]
+    shown = ImportedRetrieval(
+        r, r, hits, user_id=r, session_id=r, answer=r, inside=[r], recorded_as=r
+    )
+    votes = [
+        ImportedVote(r, r, "helpful", rank=np.int64(2), user_id=r, reason=r, trust=np.float64(1)),
+        ImportedVote("2", r, "helpful", "secret", user_id="eve"),
+        ImportedVote("3", r, kind="text", text=r),
+        ImportedVote("4", r, "helpful", kind="answer", shares={"reset": np.float32(1)}),
+    ]
+    report = fw.import_votes([shown, *votes])
+    assert (report.retrievals, sum(report.votes.values()), report.left_out) == (1, 4, {})
+    (found,) = fw.retrievals()
+    assert (found.query, found.answer) == ("r", "r")
+    plain = [ImportedRetrieval("r", "r", hits), *votes]
+    assert fw.import_votes(plain).unchanged == 5
 
 
 TEAMS = [Passage(f"{team}1", f"words of {team}", metadata={"team": team}) for team in "ab"]
@@ -600,6 +690,51 @@ def test_a_trace_that_two_tenants_have_takes_no_verdict_that_does_not_say_whose(
                 report = fw.import_votes(call, all_tenants=True)
             assert (dict(report.votes), report.left_out[f"votes {WHOSE}"]) == ({"answer": 1}, 1)
             assert (of_team(fw, "a")[2], of_team(fw, "b")[2]) == ([], [("answer", None)])
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_id_of_very_many_records_takes_no_longer_than_they_are(
+    tmp_path: Path, again: bool
+) -> None:
+    """As ids that count from 1 in each tenant, and the steps of one trace."""
+    n = 12_000
+    teams = [Passage(f"p{i}", "words", metadata={"team": f"t{i}"}) for i in range(20)]
+    of_many = [
+        ImportedRetrieval("1", "words", [ImportedHit(f"p{i}")], tenant=f"t{i}") for i in range(n)
+    ]
+    parts = [
+        ImportedRetrieval("2", "words", [ImportedHit("p0")], tenant="t0", inside=[f"step{i}"])
+        for i in range(n)
+    ]
+    votes = [ImportedVote(f"{i}", "1", "helpful", tenant=f"t{i}") for i in range(0, n, 20)]
+    with opened(tmp_path / "kb", teams, tenant_key="team") as fw:
+        if again:
+            fw.import_votes([*of_many, *parts, *votes], all_tenants=True)
+        began = time.process_time()
+        report = fw.import_votes([*of_many, *parts, *votes], all_tenants=True)
+        assert time.process_time() - began < 8.0  # comparing each with each took 15 s and more
+        assert (report.retrievals, report.unchanged) == ((0, 22) if again else (21, 0))
+
+
+@pytest.mark.parametrize("imported", [True, False])
+def test_a_tenant_does_not_crowd_another_out_of_a_trace(tmp_path: Path, imported: bool) -> None:
+    """A verdict is on the newest retrievals of whoever it is of, though another has many more."""
+    with opened(tmp_path / "kb", TEAMS, tenant_key="team") as fw:
+        if imported:
+            for team, n in (("a", 1), ("b", 120)):
+                some = [
+                    ImportedRetrieval(f"{team}-{i}", "words", BOTH, inside=["trace"])
+                    for i in range(n)
+                ]
+                fw.import_votes(some, tenant=team)
+        else:
+            fw.retrieve("words", run_id="trace", tenant="a")
+            fw.retrieve_many(["words"] * 120, run_id="trace", tenant="b")
+        vote = ImportedVote("1", "trace", "helpful")
+        assert fw.import_votes([vote], tenant="a").votes == {"answer": 1}
+        named = replace(vote, id="2", tenant="a", verdict="harmful")
+        assert fw.import_votes([named], all_tenants=True).votes == {"answer": 1}
+        assert not fw.votes(tenant="b")
 
 
 @pytest.mark.parametrize("named", [True, False])

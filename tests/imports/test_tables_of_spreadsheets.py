@@ -3,7 +3,9 @@
 import csv
 import gzip
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +46,7 @@ def table(separator: str = ",", end: str = "\n", names: list[str] | None = None)
         ("named.csv", '"sep=\t"\n' + table("\t")),
         ("blank.csv", "\n \n" + table()),
         ("case.csv", table(names=["Query", "Passage_ID", " VERDICT", "User_Id ", "Time"])),
+        ("words.csv", table(names=["Query", "Passage ID", "Verdict", "user-id", "Time"])),
         ("packed.csv.gz", table(";")),
         ("packed.CSV.GZ", table()),
     ],
@@ -101,6 +104,27 @@ def test_what_is_no_table_is_refused_by_what_was_found(
     with pytest.raises(InputError, match=message):
         fw.import_files("csv", path)
     assert fw.status().n_retrievals == 0
+
+
+def test_very_many_columns_take_no_longer_than_they_are(fw: Flywheel, tmp_path: Path) -> None:
+    path = tmp_path / "wide.csv"
+    path.write_text(",".join(f"c{i}" for i in range(60_000)) + "\n", encoding="utf-8")
+    began = time.process_time()
+    with pytest.raises(InputError, match="has the columns 'c0', 'c1'"):
+        fw.import_files("csv", path)
+    assert time.process_time() - began < 5.0  # comparing each name with each took over a minute
+
+
+@pytest.mark.parametrize("tool", ["csv", "phoenix"])
+def test_parquet_whose_end_is_damaged_is_a_wrong_file(
+    fw: Flywheel, tmp_path: Path, tool: Any
+) -> None:
+    pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    path = tmp_path / "votes.parquet"
+    for data in (b"", bytes(100), b"\x7f" * 100, bytes(92) + (90).to_bytes(4, "little")):
+        path.write_bytes(b"PAR1" + data + b"PAR1")
+        with pytest.raises(InputError, match="export it anew"):
+            fw.import_files(tool, path)
 
 
 def test_a_folder_is_no_file(fw: Flywheel, tmp_path: Path) -> None:

@@ -165,6 +165,34 @@ def test_a_trace_of_another_tool_that_names_our_retrieval_does_not_bring_it_back
     assert dict(report.left_out) == {f"retrievals {GONE}": 1, f"votes on retrievals {GONE}": 1}
 
 
+def test_a_user_who_is_forgotten_during_an_import_leaves_no_vote_on_what_is_asked_meanwhile(
+    fw: Flywheel,
+) -> None:
+    """The row of what was deleted is that of the next question."""
+    meanwhile = list[str | None]()
+
+    def forget(step: str, done: int, total: int) -> None:
+        if step == "import votes" and not meanwhile:
+            fw.forget("ann")
+            meanwhile.append(fw.retrieve("reset mail cats", k=3, user_id="eve").id)
+
+    records = [
+        ImportedRetrieval(
+            "r", "reset mail cats", [ImportedHit("reset"), ImportedHit("mail")], user_id="ann"
+        ),
+        ImportedVote("1", "r", "harmful", "reset", user_id="bob"),
+        ImportedVote("2", "r", "harmful", user_id="bob"),
+    ]
+    report = fw.import_votes(records, progress=forget)
+    assert meanwhile[0] is not None
+    assert (dict(report.votes), fw.votes()) == ({}, [])
+    assert dict(report.left_out) == {"votes on retrievals that were deleted here since": 2}
+    assert dict(fw.import_votes(records).left_out) == {
+        f"retrievals {GONE}": 1,
+        f"votes on retrievals {GONE}": 2,
+    }
+
+
 def test_what_comes_after_the_forgetting_comes_in(fw: Flywheel, tmp_path: Path) -> None:
     live(fw)
     fw.forget("ann")
@@ -200,6 +228,22 @@ def test_what_is_kept_names_nobody_and_is_the_index_s_own(fw: Flywheel, tmp_path
     ):
         assert Forgotten(ours).retrieval(asked["ann"]) in keys
         assert Forgotten(theirs).retrieval(asked["ann"]) not in keys
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.0004, 0.25, 0.5, 0.9994, 0.9996, 0.99999])
+def test_a_vote_is_known_by_its_time_however_that_was_written(
+    fw: Flywheel, fraction: float
+) -> None:
+    at = 1_790_000_000.0 + fraction
+    vote: tuple[Any, ...] = ("r", 1, "vote", "helpful")
+    with fw._database.reading() as conn:
+        of = Forgotten(conn)
+    noted = set(of.vote(*vote, at))
+    cut = int(at), int(at * 1e3) / 1e3
+    for written in (at, *cut, round(at, 3), round(at, 6)):
+        assert noted & set(of.votes_at(*vote, written)), written
+    for other in (at - 2.0, at + 2.0):
+        assert not noted & set(of.votes_at(*vote, other))
 
 
 def test_verify_finds_a_key_that_is_none(fw: Flywheel) -> None:

@@ -14,11 +14,28 @@ import pytest
 
 import access
 from access import Served
+from rag_flywheel.service.calls import _household
 from rag_flywheel.service.rates import Rates, Use
 from rag_flywheel.store.service.counts import Counts
 
 VOTE = {"passage_id": "reset", "verdict": "helpful"}
 MOST = 5
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("10.0.0.1", "10.0.0.2", False),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.2", False),
+        ("::ffff:10.0.0.1", "10.0.0.1", True),
+        ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("", "unix", False),
+    ],
+)
+def test_whose_calls_are_counted_together(one: str, other: str, same: bool) -> None:
+    assert (_household(one) == _household(other)) == same
 
 
 @pytest.fixture

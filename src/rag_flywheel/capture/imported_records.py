@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TypeVar, get_args
 
 import msgspec
@@ -11,6 +10,7 @@ import msgspec
 from rag_flywheel.capture.question_vectors import QuestionVectors
 from rag_flywheel.capture.scores import Meanings
 from rag_flywheel.capture.terms import Terms
+from rag_flywheel.checks import as_python
 from rag_flywheel.records import Progress, Signal, TenantScope
 
 KINDS: tuple[str, ...] = (
@@ -122,12 +122,14 @@ class WouldBe(msgspec.Struct, array_like=True):
 
 class Shown(msgspec.Struct, array_like=True):
     """What became of a retrieval: its row, below 0 where it has none; reason: why it was left out. tenant:
-    as its records say, None: they do not."""
+    as its records say, None: they do not. here: its id in this index, which it alone ever has, where its row
+    may be another's once it is deleted."""
 
     rid: int
     reason: str = ""
     would_be: WouldBe | None = None
     tenant: str | None = None
+    here: str = ""
 
 
 class StagedVote(msgspec.Struct, array_like=True):
@@ -156,7 +158,19 @@ class StagedVote(msgspec.Struct, array_like=True):
     tenant: str | None = None
 
 
-encoded = msgspec.msgpack.encode
+def encoded(record: msgspec.Struct) -> bytes:
+    """A record as it is staged."""
+    return msgspec.msgpack.encode(record, enc_hook=_plain)
+
+
+def _plain(value: object) -> object:
+    """A scalar of numpy, or of a type made from `str` such as a StrEnum, as one of Python's."""
+    plain = str.__str__(value) if isinstance(value, str) else as_python(value)
+    if plain is value:
+        raise TypeError(type(value).__name__)
+    return plain
+
+
 PART, VOTE = msgspec.msgpack.Decoder(Part), msgspec.msgpack.Decoder(StagedVote)
 SHOWN, AROUND = msgspec.msgpack.Decoder(Shown), msgspec.msgpack.Decoder(StagedAround)
 
@@ -166,8 +180,14 @@ def retrieval_name(id_: str) -> bytes:
     return f"retrieval\n{id_}".encode("utf-8", "surrogatepass")
 
 
-def batches(items: Iterable[T]) -> Iterator[list[T]]:
-    """Lists of at most AT_ONCE."""
-    left = iter(items)
-    while some := list(islice(left, AT_ONCE)):
+def batches(items: Iterable[T], size: Callable[[T], int] = lambda _: 1) -> Iterator[list[T]]:
+    """Lists of AT_ONCE, or of fewer where some count for more than one."""
+    some, n = list[T](), 0
+    for item in items:
+        some.append(item)
+        n += size(item)
+        if n >= AT_ONCE:
+            yield some
+            some, n = [], 0
+    if some:
         yield some

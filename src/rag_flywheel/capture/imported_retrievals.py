@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from rag_flywheel.capture.imported_records import (
@@ -55,6 +55,15 @@ class _On(NamedTuple):
     inside: bool
 
 
+class _Again(NamedTuple):
+    """A retrieval that is here already: its row, its id here, its id in the tool, and what the files say."""
+
+    rid: int
+    here: str
+    id: str
+    part: Part
+
+
 class RetrievalWriter:
     """Writes the retrievals that are staged."""
 
@@ -70,7 +79,7 @@ class RetrievalWriter:
     def write(self) -> None:
         """Write them, some in each transaction."""
         done, n = 0, self._staging.n_parts
-        for some in batches(self._staging.retrievals()):
+        for some in batches(self._staging.retrievals(), lambda each: len(each[1])):
             if self._settings.progress is not None:
                 self._settings.progress("import retrievals", done, n)
             done += sum(len(parts) for _, parts in some)
@@ -87,10 +96,11 @@ class RetrievalWriter:
             whole.session = whole.session or part.session
             whole.answer = whole.answer or part.answer
             whole.recorded_as = whole.recorded_as or part.recorded_as
-            whole.inside += [outer for outer in part.inside if outer not in whole.inside]
+            whole.inside += part.inside
             whole.hits += part.hits
             if part.n_hits is not None:
                 whole.n_hits = (whole.n_hits or 0) + part.n_hits
+        whole.inside = list(dict.fromkeys(whole.inside))
         whole.hits = _in_order(whole.hits)
         self._add_around(id_, whole)
         return whole
@@ -99,14 +109,16 @@ class RetrievalWriter:
         """The records of the retrievals of one id, one of each tenant that a record names. Those that name
         none are of the only one that is named; where several are, they are counted."""
         parts = [PART.decode(each) for each in records]
-        tenants = list(dict.fromkeys(part.tenant for part in parts if part.tenant is not None))
-        if len(tenants) > 1:
-            for _ in range(sum(part.tenant is None for part in parts)):
-                self._counts.leave_out(f"records {WHOSE}")
-            return [[part for part in parts if part.tenant == tenant] for tenant in tenants]
+        of: dict[str | None, list[Part]] = {}
         for part in parts:
-            if tenants and part.tenant is None:
-                part.tenant, part.hits = tenants[0], self._shown_to(tenants[0], part.hits)
+            of.setdefault(part.tenant, []).append(part)
+        unsaid, tenants = of.pop(None, []), list(of)
+        if len(tenants) > 1:
+            for _ in unsaid:
+                self._counts.leave_out(f"records {WHOSE}")
+            return list(of.values())
+        for part in unsaid if tenants else ():
+            part.tenant, part.hits = tenants[0], self._shown_to(tenants[0], part.hits)
         return [parts]
 
     def _shown_to(self, tenant: str | None, hits: list[StagedHit]) -> list[StagedHit]:
@@ -148,20 +160,23 @@ class RetrievalWriter:
             out = users.opted_out(conn, {p.user for _, p in some if p.user is not None})
             of = Forgotten(conn)
             gone = among(conn, [*(of.retrieval(id_) for id_ in own_ids), *keys])
-        again = list[tuple[int, str, Part]]()
+            rids = {rid for rid in stored.values() if rid is not None}
+            rids |= {rid for rows in known.values() for rid, _ in rows}
+            here = retrievals.ids_by_row(conn, rids | {rid for rid, _ in own.values()})
+        again = list[_Again]()
         for key, own_id, (id_, part) in zip(keys, own_ids, some, strict=True):
             recorded = own.get(own_id)
-            before = _of_tenant(known.get(id_, ()), part.tenant)
+            before = [] if key in stored else _of_tenant(known.get(id_, ()), part.tenant)
             if {key, of.retrieval(own_id)} & gone:
                 self._leave_out(id_, part, f"retrievals {FORGOTTEN}")
             elif key in stored:
-                self._known(again, id_, part, stored[key])
+                again += self._known(id_, part, stored[key], here)
             elif len(before) > 1:  # votes that say whose they are on find theirs
                 self._counts.leave_out(f"records {WHOSE}")
             elif before:
-                self._known(again, id_, part, before[0])
+                again += self._known(id_, part, before[0], here)
             elif recorded is not None and self._settings.scope.holds(recorded[1]):
-                self._known(again, id_, part, recorded[0])
+                again += self._known(id_, part, recorded[0], here)
             elif part.user in out:
                 self._leave_out(id_, part, f"retrievals {OPTED_OUT}")
             elif not part.query:
@@ -176,19 +191,20 @@ class RetrievalWriter:
         self._append(new)
 
     def _known(
-        self, again: list[tuple[int, str, Part]], id_: str, part: Part, rid: int | None
-    ) -> None:
-        """Note a retrieval that is here already, in this row, None: it was deleted."""
+        self, id_: str, part: Part, rid: int | None, here: Mapping[int, str]
+    ) -> list[_Again]:
+        """Note a retrieval that came in before, and give what is here of it: its row, None: it was deleted.
+        here: ids by rows."""
         self._counts.unchanged += 1
-        reason = "" if rid is not None else f"retrievals {DELETED}"
-        self._put_shown(id_, part, Shown(-1 if rid is None else rid, reason))
-        if rid is not None:
-            again.append((rid, id_, part))
+        if rid is None or rid not in here:
+            self._put_shown(id_, part, Shown(-1, f"retrievals {DELETED}"))
+            return []
+        self._put_shown(id_, part, Shown(rid, here=here[rid]))
+        return [_Again(rid, here[rid], id_, part)]
 
-    def _is_of_another(self, part: Part, target: Target | None) -> bool:
+    def _is_of_another(self, part: Part, target: Target) -> bool:
         """Whether a record names another tenant than the retrieval that came in has; it is counted."""
-        named = part.tenant is not None and target is not None and target.tenant is not None
-        if not named or target is None or part.tenant == target.tenant:
+        if part.tenant is None or target.tenant in (None, part.tenant):
             return False
         self._counts.leave_out(OF_ANOTHER)
         return True
@@ -203,9 +219,9 @@ class RetrievalWriter:
 
     def _append(self, new: Sequence[tuple[bytes, str, Part]]) -> None:
         given = self._settings
-        self._counts.retrievals += len(new)
         records = [self._record(part, key) for key, _, part in new]
         if given.dry_run:
+            self._counts.retrievals += len(new)
             for (_, id_, part), record in zip(new, records, strict=True):
                 self._n_dry += 1
                 dry = WouldBe(record.id, record.at, record.tenant, record.user_id, part.hits)
@@ -234,8 +250,13 @@ class RetrievalWriter:
             imports.append_entries(conn, entries)
             runs = [(given.run(o), rows[r.id][0]) for *_, p, r in fresh for o in p.inside]
             link_runs(conn, runs)
+        self._counts.retrievals += len(fresh)
+        self._counts.unchanged += len(there)
+        for key, id_, part in new:
+            if key not in there and part.user in out:
+                self._leave_out(id_, part, f"retrievals {OPTED_OUT}")
         for _, id_, part, record in fresh:
-            self._put_shown(id_, part, Shown(rows[record.id][0], ""))
+            self._put_shown(id_, part, Shown(rows[record.id][0], here=record.id))
 
     def _record(self, part: Part, key: bytes) -> RetrievalRecord:
         given, at = self._settings, part.at if part.at is not None else wall_clock.now()
@@ -263,15 +284,21 @@ class RetrievalWriter:
         where = self._settings.scope_of_json(tenant).where
         return None if where is None else json.dumps(where, sort_keys=True)
 
-    def _extend(self, again: Sequence[tuple[int, str, Part]]) -> None:
+    def _extend(self, again: Sequence[_Again]) -> None:
         """Add what an earlier file did not tell of to retrievals that came in with it."""
         with self._database.reading() as conn:
-            before = imports.targets(conn, [rid for rid, _, _ in again])
-        again = [each for each in again if not self._is_of_another(each[2], before.get(each[0]))]
+            before = imports.targets(conn, [each.rid for each in again])
+        again = [
+            each
+            for each in again
+            if each.rid in before
+            and before[each.rid].id == each.here
+            and not self._is_of_another(each.part, before[each.rid])
+        ]
         more = {}
-        for rid, id_, part in again:
-            target = before.get(rid)
-            if target is None or not target.imported:
+        for rid, here, id_, part in again:
+            target = before[rid]
+            if not target.imported:
                 continue
             if part.tenant is None and target.tenant is not None:
                 part.hits = self._shown_to(target.tenant, part.hits)
@@ -286,21 +313,25 @@ class RetrievalWriter:
                 more[rid] = _logged(hits)
                 if self._settings.dry_run:
                     would_be = WouldBe(target.id, target.at, target.tenant, target.user_id, hits)
-                    self._put_shown(id_, part, Shown(rid, "", would_be))
+                    self._put_shown(id_, part, Shown(rid, "", would_be, here=here))
         self._counts.extended += len(more)
-        runs = [(self._settings.run(o), rid) for rid, _, part in again for o in part.inside]
+        runs = [(self._settings.run(o), rid) for rid, _, _, part in again for o in part.inside]
         whose = [
             (part.user, part.session, part.answer, rid)
-            for rid, _, part in again
+            for rid, _, _, part in again
             if part.user or part.session or part.answer
         ]
         if self._settings.dry_run or not (more or runs or whose):
             return
         with self._database.transaction() as conn:
+            # between the look and this, another process may have deleted some
+            now = retrievals.ids_by_row(conn, [each.rid for each in again])
+            there = {each.rid for each in again if now.get(each.rid) == each.here}
             for rid, logged in more.items():
-                imports.replace_hits(conn, rid, logged)
-            link_runs(conn, [(run, rid) for run, rid in runs if rid in before])
-            imports.fill_in(conn, whose)
+                if rid in there:
+                    imports.replace_hits(conn, rid, logged)
+            link_runs(conn, [(run, rid) for run, rid in runs if rid in there])
+            imports.fill_in(conn, [each for each in whose if each[-1] in there])
 
 
 class Targets:
@@ -330,7 +361,9 @@ class Targets:
             for rid, shown, inside in rows:
                 would_be = None if shown is None else _would_be_target(shown)
                 target = would_be or stored.get(rid)
-                if target is not None and self._settings.scope.holds(target.tenant):
+                if would_be is None and shown is not None and not _is_still(target, shown):
+                    reason = f"votes on retrievals {DELETED}"  # while the import was under way
+                elif target is not None and self._settings.scope.holds(target.tenant):
                     every.append((target, inside))
             if vote.tenant is not None:
                 every = [on for on in every if on[0].tenant in (None, vote.tenant)]
@@ -343,7 +376,7 @@ class Targets:
         return of
 
     def _rows_on(self, conn: Connection, name: str, tenant: str | None) -> tuple[list[_On], str]:
-        shown = _of_the_same([SHOWN.decode(each) for each in self._staging.shown(name)], tenant)
+        shown = [SHOWN.decode(each) for each in self._staging.shown(name, tenant)]
         if shown:
             on = {each.rid: _On(each.rid, each, False) for each in shown if not each.reason}
             if tenant is None and any(each.tenant is not None for each in shown):
@@ -351,10 +384,10 @@ class Targets:
                 before = imports.rows_of_external(conn, source, [name]).get(name, [])
                 on = {rid: _On(rid, None, False) for rid, _ in before} | on
             return list(on.values()), "" if on else f"votes on {shown[0].reason}"
-        inside = [SHOWN.decode(each) for each in self._staging.shown_inside(name)]
-        inside = _of_the_same(inside, tenant)
+        inside = [SHOWN.decode(each) for each in self._staging.shown_inside(name, tenant)]
         usable = {s.rid: _On(s.rid, s, True) for s in inside if not s.reason}
-        for linked in imports.rows_of_run(conn, self._settings.run(name), _MOST_RETRIEVALS):
+        run, scope = self._settings.run(name), self._settings.scope
+        for linked in imports.rows_of_run(conn, run, scope, tenant, _MOST_RETRIEVALS):
             usable.setdefault(linked, _On(linked, None, True))
         if usable:
             return list(usable.values())[:_MOST_RETRIEVALS], ""
@@ -387,11 +420,6 @@ class Targets:
 def _shows(target: Target, passage_id: str | None) -> bool:
     """Whether a retrieval showed the passage that a vote is on, which may be one tenant's alone."""
     return any(hit.passage_id == passage_id for hit in target.hits)
-
-
-def _of_the_same(shown: Sequence[Shown], tenant: str | None) -> list[Shown]:
-    """Those that are of a tenant, or whose records do not say whose they are; None: all."""
-    return [each for each in shown if tenant is None or each.tenant in (None, tenant)]
 
 
 def _of_tenant(rows: Sequence[tuple[int, str | None]], tenant: str | None) -> list[int]:
@@ -431,6 +459,11 @@ def chance_at(rank: int | None) -> float:
 
 def _least(one: float | None, other: float | None) -> float | None:
     return min((at for at in (one, other) if at is not None), default=None)
+
+
+def _is_still(target: Target | None, shown: Shown) -> bool:
+    """Whether a row still is that of the retrieval that it was when that came in."""
+    return target is not None and target.id == shown.here
 
 
 def _would_be_target(shown: Shown) -> Target | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rag_flywheel.capture.answer_votes import prior_chances
 from rag_flywheel.capture.imported_records import (
+    DELETED,
     FORGOTTEN,
     OPTED_OUT,
     VOTE,
@@ -35,7 +36,8 @@ _LEAST = 0.01  # smaller credits are not stored
 @dataclass(frozen=True)
 class _Cast:
     """Feedback that is to be stored. pid: the passage that it is on, None: the answer. key, external: as in
-    Entry. ours: whether it names its retrieval by the id here, as what is exported does."""
+    Entry. ours: whether it names its retrieval by the id here, as what is exported does. timed: whether it
+    says when it was cast."""
 
     key: bytes
     external: str
@@ -49,6 +51,7 @@ class _Cast:
     trust: float
     at: float
     ours: bool
+    timed: bool
 
 
 class VoteWriter:
@@ -121,6 +124,7 @@ class VoteWriter:
             vote.trust,
             at,
             vote.on == target.id,
+            vote.at is not None,
         )
 
     def _hit(self, vote: StagedVote, target: Target) -> int | None:
@@ -169,8 +173,8 @@ class VoteWriter:
                     self._counts.leave_out(f"votes {OPTED_OUT}")
                 else:
                     new[cast.key] = cast
-        self._counts.votes.update(cast.kind for cast in new.values())
         if given.dry_run or not new:
+            self._counts.votes.update(cast.kind for cast in new.values())
             return
         if given.keep_words:
             given.vectors.store_first(cast.target.query_hash for cast in new.values())
@@ -179,12 +183,23 @@ class VoteWriter:
             known = imports.rows_of(conn, list(new))
             there = retrievals.rows_by_id(conn, [cast.target.id for cast in new.values()])
             out = users.opted_out(conn, {c.user for c in new.values() if c.user is not None})
-            entries = [
-                Entry(cast.key, cast.external, cast.target.rid, self._append(conn, cast))
+            fresh = [
+                cast
                 for cast in new.values()
                 if cast.key not in known and cast.target.id in there and cast.user not in out
             ]
+            entries = [
+                Entry(cast.key, cast.external, cast.target.rid, self._append(conn, cast))
+                for cast in fresh
+            ]
             imports.append_entries(conn, entries)
+        self._counts.votes.update(cast.kind for cast in fresh)
+        self._counts.unchanged += len(known)
+        for cast in new.values():
+            if cast.key not in known and cast.target.id not in there:
+                self._counts.leave_out(f"votes on retrievals {DELETED}")
+            elif cast.key not in known and cast.user in out:
+                self._counts.leave_out(f"votes {OPTED_OUT}")
 
     def _append(self, conn: Connection, cast: _Cast) -> int:
         """Store an event; returns its number."""
@@ -259,7 +274,7 @@ def _as_forgotten(of: Forgotten, cast: _Cast) -> list[bytes]:
 
 
 def _is_recorded(conn: Connection, cast: _Cast) -> bool:
-    """Whether feedback is in this index already, and was exported."""
-    if (cast.target.imported and not cast.ours) or cast.kind in _NOTES:
+    """Whether feedback is in this index already, and was exported, with its time."""
+    if (cast.target.imported and not cast.ours) or cast.kind in _NOTES or not cast.timed:
         return False
     return imports.is_cast(conn, cast.target.rid, cast.pid, cast.kind, cast.verdict, cast.at)

@@ -23,7 +23,7 @@ def decoded(kind: Any, value: Any) -> Any:
     """
     try:
         return _reader(kind)(value)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         name = getattr(kind, "__name__", str(kind))
         raise ServiceError(
             f"the service answered {quoted(value)}, of which no {name} can be made; "

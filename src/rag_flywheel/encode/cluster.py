@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 log = logging.getLogger("rag_flywheel")
-_ADDRESS = re.compile(r"(?:tcp|tls|ucx|ws|wss)://\S+", re.ASCII)
+_ADDRESS = re.compile(
+    r"(?:tcp|tls|ucx|ws|wss)://(?:\[[^]\s]+\]|[^][:\s]+):\d{1,5}(?:/\S*)?", re.ASCII
+)
 _AHEAD = 2  # parts that a thread of a worker has been given: one that it works on, one that waits
 _LOOK_S = 2.0  # how often it is looked whether there still are workers
 _PAUSE_S = 0.5
@@ -93,6 +95,12 @@ class Cluster:
                         f"one there (dask scheduler), or leave dask out. {_KEPT}"
                     ) from error
                 time.sleep(_PAUSE_S)
+            except Exception as error:  # as where tls:// is given, and no certificates
+                raise EncoderError(
+                    f"no connection to {self.address} can be made ({type(error).__name__}: {error}); "
+                    "expected an address, and certificates for tls://, that the Dask installed here can use. "
+                    f"{_KEPT}"
+                ) from error
 
     def _rounds(
         self, client: "Client", embed: Embed, todo: Mapping[int, Sequence[str]]

@@ -9,6 +9,7 @@ import gzip
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -277,7 +278,8 @@ def _separator(names: str) -> str:
 
 
 def _require_once(where: str, names: Sequence[str]) -> None:
-    twice = next((each for each in names if each.strip() and names.count(each) > 1), None)
+    times = Counter(names)
+    twice = next((each for each, n in times.items() if each.strip() and n > 1), None)
     if twice is not None:
         raise InputError(f"{where} names the column {quoted(twice)} twice; expected each name once")
 

@@ -34,7 +34,7 @@ def parquet_rows(path: Path, read: ReadBytes | None = None) -> Iterator[tuple[st
                     yield f"{path}, row {number}", row
                 if read is not None:
                     read(path, size * min(number, n_rows) // n_rows, size)
-    except (errors, ValueError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
+    except (errors, ValueError, OverflowError, OSError) as error:
+        if isinstance(error, InputError) or getattr(error, "errno", None) is not None:
+            raise  # the disk's own errors have a number, pyarrow's of a bad footer have none
         raise InputError(f"{path} cannot be read as Parquet ({error}); export it anew") from error

@@ -179,14 +179,17 @@ def _counted_as(key: Key, request: Request) -> str:
 
 @lru_cache(maxsize=1024)
 def _household(host: str) -> str:
-    """An address; of version 6 its network, as a household has so many that each could be used once."""
+    """An address; of version 6 its network, as a household has so many that each could be used once. A socket
+    of both versions writes one of version 4 as ::ffff:10.0.0.1, of which all would be one network."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return host
-    if address.version == 6:
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 def _unauthorized(message: str) -> Refused:

@@ -37,11 +37,10 @@ class Forgotten:
         self, retrieval_id: str, pid: int | None, kind: str, verdict: str, at: float
     ) -> list[bytes]:
         """The keys of which one was noted for a vote that was cast at this time, as an export says; a program
-        that saved it anew may have cut it to seconds."""
+        that saved it anew may have cut it to seconds, or rounded it to milliseconds."""
         what = self._said(retrieval_id, pid, kind, verdict)
-        if at == int(at):
-            return [self._hash(*what, "s", int(at))]
-        return [self._hash(*what, "ms", round(at * 1e3) + d) for d in (-1, 0, 1)]
+        near = [self._hash(*what, "ms", round(at * 1e3) + d) for d in (-1, 0, 1)]
+        return [self._hash(*what, "s", int(at)), *near] if at == int(at) else near
 
     @staticmethod
     def _said(retrieval_id: str, pid: int | None, kind: str, verdict: str) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ A key outlasts what it stands for, so that a retrieval or vote that was deleted 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rag_flywheel.records import TenantScope
 from rag_flywheel.store import column_checks
 from rag_flywheel.store.connection import Connection, in_chunks, scalar
 from rag_flywheel.store.retrievals import (
@@ -63,9 +64,19 @@ def rows_of_external(
     return found
 
 
-def rows_of_run(conn: Connection, run: str, n: int) -> list[int]:
-    """The rows of the n newest retrievals inside of a run, given as a hash."""
-    rows = conn.execute("SELECT rid FROM runs WHERE run = ? ORDER BY rid DESC LIMIT ?", (run, n))
+def rows_of_run(
+    conn: Connection, run: str, scope: TenantScope, tenant: str | None, n: int
+) -> list[int]:
+    """The rows of the n newest retrievals in the scope that are inside of a run, given as a hash; those of a
+    tenant, as JSON, or of none; None: all."""
+    within, values = scope.sql("tenant")
+    if tenant is not None:
+        within, values = f"{within} AND (tenant IS NULL OR tenant = ?)", (*values, tenant)
+    rows = conn.execute(
+        f"SELECT rid FROM runs JOIN retrievals USING (rid) WHERE run = ?{within} "
+        "ORDER BY rid DESC LIMIT ?",
+        (run, *values, n),
+    )
     return sorted(column_checks.whole("runs.rid", row[0]) for row in rows)
 
 

@@ -83,6 +83,13 @@ def rows_by_id(conn: Connection, ids: Sequence[str]) -> dict[str, tuple[int, str
     return {str(id_): (int(rid), read_tenant(tenant)) for id_, rid, tenant in rows}
 
 
+def ids_by_row(conn: Connection, rids: Collection[int]) -> dict[int, str]:
+    """The id of each of these retrievals that is recorded, by its row number; a row of one that was deleted
+    may be another's later."""
+    rows = in_chunks(conn, "SELECT rid, id FROM retrievals WHERE rid IN (%s)", sorted(rids))
+    return {int(rid): str(id_) for rid, id_ in rows}
+
+
 def read_hits(text: object) -> list[LoggedHit]:
     """Stored hits, with their parts. Raises CorruptFileError."""
     return [LoggedHit(*row) for row in column_checks.hits_with_parts("retrievals.hits", text)]

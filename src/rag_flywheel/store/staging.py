@@ -92,16 +92,26 @@ class Staging:
             [(outer, id_, whose) for outer in outers],
         )
 
-    def shown(self, id_: str) -> list[bytes]:
-        """What became of the retrievals of this id, one of each tenant that has one."""
-        rows = self._conn.execute("SELECT record FROM shown WHERE id = ? ORDER BY tenant", (id_,))
-        return [bytes(record) for (record,) in rows.fetchall()]
-
-    def shown_inside(self, outer: str) -> list[bytes]:
-        """What became of each retrieval inside of something."""
+    def shown(self, id_: str, tenant: str | None) -> list[bytes]:
+        """What became of the retrievals of this id: of a tenant, as JSON, and that whose records do not say
+        whose it is; None: one of each tenant that has one."""
+        within, values = _of(tenant)
         rows = self._conn.execute(
-            "SELECT s.record FROM inside i JOIN shown s USING (id, tenant) WHERE i.outer = ? "
-            "ORDER BY s.id, s.tenant",
-            (outer,),
+            f"SELECT record FROM shown WHERE id = ?{within} ORDER BY tenant", (id_, *values)
         )
         return [bytes(record) for (record,) in rows.fetchall()]
+
+    def shown_inside(self, outer: str, tenant: str | None) -> list[bytes]:
+        """The same of each retrieval inside of something."""
+        within, values = _of(tenant)
+        rows = self._conn.execute(
+            "SELECT s.record FROM inside i JOIN shown s USING (id, tenant) "
+            f"WHERE i.outer = ?{within} ORDER BY s.id, s.tenant",
+            (outer, *values),
+        )
+        return [bytes(record) for (record,) in rows.fetchall()]
+
+
+def _of(tenant: str | None) -> tuple[str, tuple[str, ...]]:
+    """SQL to append to a condition, and its values: that a row is of a tenant, or of none; None: any."""
+    return ("", ()) if tenant is None else (" AND tenant IN ('', ?)", (tenant,))

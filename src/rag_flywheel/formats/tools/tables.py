@@ -7,6 +7,7 @@ verdict is a retrieval.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -82,8 +83,9 @@ def _require_columns(path: Path, found: Sequence[str]) -> None:
 
 
 def _column(name: str) -> str:
-    """The column that a name stands for, whatever its case and the blanks around it."""
-    plain = name.strip().casefold()
+    """The column that a name stands for, whatever its case and the blanks around it; "Passage ID" and
+    "passage-id" are passage_id."""
+    plain = re.sub(r"[\s-]+", "_", name.strip().casefold())
     return _OTHER_NAMES.get(plain, plain)
 
 
