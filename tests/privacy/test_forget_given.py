@@ -98,7 +98,7 @@ def test_an_old_text_with_votes_leaves_its_digest_and_comes_back_when_it_is_give
         fw.refresh()
         aged(fw)
         fw.refresh()
-        kept = rows(root, "SELECT id, title, text, metadata FROM passages")
+        kept = rows(root, "SELECT id, title, text, metadata FROM passages ORDER BY pid")
         assert kept == [
             {
                 "id": id_,

@@ -199,8 +199,8 @@ def test_corrections_reviews_and_known_answers(root: Path) -> None:
         import_answer(root, "refund")
         report = fw.forget("ann-4711")
         assert (report.n_corrections_kept, report.n_reviews_kept) == (1, 1)
-        corrections = [r["user_id"] for r in rows(root, "SELECT * FROM corrections")]
-        reviews = [r["user_id"] for r in rows(root, "SELECT * FROM reviews")]
+        corrections = [r["user_id"] for r in rows(root, "SELECT * FROM corrections ORDER BY seq")]
+        reviews = [r["user_id"] for r in rows(root, "SELECT * FROM reviews ORDER BY seq")]
         assert {r["query"] for r in rows(root, "SELECT * FROM reviews")} == {"refund"}
         assert (corrections[1:], reviews[1:]) == ([bob], [bob])
         for user in (corrections[0], reviews[0]):

@@ -129,6 +129,7 @@ class Direct:
         named = re.sub(r"\bsqlite_master\b", _TABLES, sql)
         named = re.sub(r"\bunixepoch\(\)", "extract(epoch FROM now())", named)
         named = re.sub(r"\bsum\((v\.verdict = '\w+')\)", r"sum((\1)::int)", named)
+        named = named.replace("max(seq, ?)", "greatest(seq, ?)")
         named = named.replace("json_array_length(value)", "json_array_length(value::json)")
         cursor = self._conn.execute(named, values)
         if self.row_factory is None:
