@@ -48,8 +48,8 @@ test-slow: venv  ## slow tests and those of the real model
 	$(TEST) $(ALONE) $(NONE_IS_FINE)
 
 # In environments of their own, below build/environments; a Python that is not there is skipped.
-# On 3.12 a part of the tests, unless --whole is given.
-ENVIRONMENTS ?= 3.12 3.13 lowest integrations postgres engines
+# On 3.12 a part of the tests, unless --whole is given. Those of servers, postgres and engines, are run by their own targets.
+ENVIRONMENTS ?= 3.12 3.13 lowest integrations
 
 test-environments:  ## fast tests on other Pythons, with the lowest allowed versions, and of frameworks
 	$(SCRATCH) $(PYTHON) tests/environments.py $(ENVIRONMENTS)
