@@ -1,7 +1,11 @@
 """Version ids sort by age, however fast versions come and wherever the clock is set."""
 
+import os
+from pathlib import Path
+
 import pytest
 
+from rag_flywheel.deploy.files import entries_below
 from rag_flywheel.deploy.versions import is_version_id, new_version_id
 from rag_flywheel.store import wall_clock
 
@@ -27,3 +31,34 @@ def test_the_last_id_of_a_second_is_followed_by_one_of_the_next(
     assert new_version_id(f"{second}ffffe") == f"{second}fffff"
     after = new_version_id(f"{second}fffff")
     assert (after > f"{second}fffff", after.startswith(second)) == (True, False)
+
+
+@pytest.mark.parametrize("moment", ["derived", "derived/words.npy", "derived/more"])
+def test_what_is_deleted_while_a_folder_is_looked_through_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    (tmp_path / "derived" / "more").mkdir(parents=True)
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "derived" / "words.npy").write_bytes(b"1")
+    scandir = os.scandir
+
+    class Listed:
+        """The entries of a folder as they were when it was listed; then something is deleted."""
+
+        def __init__(self, place: Path) -> None:
+            with scandir(place) as entries:
+                self.entries = list(entries)
+            if any(Path(entry.path) == tmp_path / moment for entry in self.entries):
+                (tmp_path / moment).rename(tmp_path.with_name("moved away"))
+
+        def __enter__(self) -> "list[os.DirEntry[str]]":
+            return self.entries
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(os, "scandir", Listed)
+    found = entries_below(tmp_path)
+    assert "manifest.json" in found
+    with pytest.raises(FileNotFoundError):
+        entries_below(tmp_path / "never there")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from rag_flywheel.disk import regular_file
@@ -25,7 +26,8 @@ def sha256(path: Path) -> str:
 
 
 def entries_below(folder: Path) -> dict[str, os.stat_result]:
-    """{name: its state} of everything below a folder except folders; links are not followed.
+    """{name: its state} of everything below a folder except folders; links are not followed. What another
+    process deletes meanwhile may be missing.
 
     Raises OSError, and ValueError when there are too many, or folders in folders in folders.
     """
@@ -38,7 +40,13 @@ def entries_below(folder: Path) -> dict[str, os.stat_result]:
             raise ValueError(
                 f"{prefix} is nested too deeply; expected {MOST_DEPTH} folders at most"
             )
-        with os.scandir(place) as entries:
+        try:
+            entries = os.scandir(place)
+        except FileNotFoundError:
+            if not depth:
+                raise
+            continue
+        with entries:
             for entry in entries:
                 n_seen += 1
                 if n_seen > MOST_FILES:
@@ -49,7 +57,8 @@ def entries_below(folder: Path) -> dict[str, os.stat_result]:
                 if entry.is_dir(follow_symlinks=False):
                     todo.append((place / entry.name, f"{name}/", depth + 1))
                 else:
-                    found[name] = entry.stat(follow_symlinks=False)
+                    with suppress(FileNotFoundError):
+                        found[name] = entry.stat(follow_symlinks=False)
     return found
 
 
