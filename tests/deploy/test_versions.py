@@ -1,6 +1,7 @@
 """Version ids sort by age, however fast versions come and wherever the clock is set."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,11 @@ def test_what_is_deleted_while_a_folder_is_looked_through_is_no_error(
             if any(Path(entry.path) == tmp_path / moment for entry in self.entries):
                 (tmp_path / moment).rename(tmp_path.with_name("moved away"))
 
-        def __enter__(self) -> "list[os.DirEntry[str]]":
-            return self.entries
+        def __iter__(self) -> "Iterator[os.DirEntry[str]]":
+            return iter(self.entries)
+
+        def __enter__(self) -> "Listed":
+            return self
 
         def __exit__(self, *_: object) -> None:
             pass
