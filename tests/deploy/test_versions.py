@@ -38,9 +38,10 @@ def test_the_last_id_of_a_second_is_followed_by_one_of_the_next(
 def test_what_is_deleted_while_a_folder_is_looked_through_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    (tmp_path / "derived" / "more").mkdir(parents=True)
-    (tmp_path / "manifest.json").write_text("{}")
-    (tmp_path / "derived" / "words.npy").write_bytes(b"1")
+    folder = tmp_path / "version"
+    (folder / "derived" / "more").mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    (folder / "derived" / "words.npy").write_bytes(b"1")
     scandir = os.scandir
 
     class Listed:
@@ -49,8 +50,8 @@ def test_what_is_deleted_while_a_folder_is_looked_through_is_no_error(
         def __init__(self, place: Path) -> None:
             with scandir(place) as entries:
                 self.entries = list(entries)
-            if any(Path(entry.path) == tmp_path / moment for entry in self.entries):
-                (tmp_path / moment).rename(tmp_path.with_name("moved away"))
+            if any(Path(entry.path) == folder / moment for entry in self.entries):
+                (folder / moment).rename(tmp_path / "moved away")
 
         def __iter__(self) -> "Iterator[os.DirEntry[str]]":
             return iter(self.entries)
@@ -62,7 +63,7 @@ def test_what_is_deleted_while_a_folder_is_looked_through_is_no_error(
             pass
 
     monkeypatch.setattr(os, "scandir", Listed)
-    found = entries_below(tmp_path)
+    found = entries_below(folder)
     assert "manifest.json" in found
     with pytest.raises(FileNotFoundError):
         entries_below(tmp_path / "never there")
