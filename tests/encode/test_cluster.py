@@ -208,7 +208,7 @@ def test_a_connection_that_cannot_be_made_is_said_at_once(address: str) -> None:
     pytest.importorskip("distributed", reason="needs the extra dask")
     began = time.monotonic()
     with pytest.raises(
-        EncoderError, match=r"no connection to tls://.* can be made \(TypeError: TLS"
+        EncoderError, match=r"no connection to tls://.* can be made \((TypeError|AssertionError)"
     ):
         list(Cluster(address).encode(CountedEncoder().encode_passages, [["a"], ["b"]]))
     assert time.monotonic() - began < 30.0
