@@ -3,6 +3,7 @@
 import re
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_no_statement_of_a_call_reads_a_whole_table(
         fw.retrieve("and one more", k=1)  # which catches up with it
         statements = list(dict.fromkeys(said))
     assert len(statements) > 5
-    with connect(tmp_path / "kb" / "flywheel.db") as conn:
+    with closing(connect(tmp_path / "kb" / "flywheel.db")) as conn:
         scanned = {s: tables for s in statements if (tables := scans(conn, s) & GROWING)}
     assert scanned == {}
 
@@ -77,6 +78,6 @@ def scans(conn: sqlite3.Connection, statement: str) -> set[str]:
 def test_a_whole_table_that_is_read_is_found(tmp_path: Path) -> None:
     with Flywheel.open(tmp_path / "kb", encoder=WordEncoder()) as fw:
         fw.add(PASSAGES)
-    with sqlite3.connect(tmp_path / "kb" / "flywheel.db") as conn:
+    with closing(sqlite3.connect(tmp_path / "kb" / "flywheel.db")) as conn:
         assert "passages" in scans(conn, "SELECT title FROM passages p WHERE p.title = 'x'")
         assert "passages" not in scans(conn, "SELECT title FROM passages p WHERE p.pid = 1")
