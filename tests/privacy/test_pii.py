@@ -151,9 +151,12 @@ def test_a_masked_text_stays_and_spans_are_in_order_and_apart() -> None:
 def test_crafted_texts_take_time_in_proportion(unit: str) -> None:
     took = []
     for n in (15_000, 60_000):
-        began = time.process_time()
-        mask_pii(unit * (n // len(unit)))
-        took.append(time.process_time() - began)
+        tries = []
+        for _ in range(3):  # a collection of garbage may fall into one
+            began = time.process_time()
+            mask_pii(unit * (n // len(unit)))
+            tries.append(time.process_time() - began)
+        took.append(min(tries))
     assert took[1] < 8 * max(took[0], 0.02)
 
 
