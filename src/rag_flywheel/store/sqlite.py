@@ -6,9 +6,7 @@ It knows how to open, lock, and translate errors; it must not know what the tabl
 import os
 import sqlite3
 import stat
-import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +22,7 @@ from rag_flywheel.errors import (
     ReadOnlyError,
     StorageError,
 )
-from rag_flywheel.store.database import BUSY_TIMEOUT_S, ChangedError, Database
+from rag_flywheel.store.database import BUSY_TIMEOUT_S, ChangedError, Database, Handle, databases
 from rag_flywheel.store.time_limit import limited
 
 _LOG_BUSY_S = 0.2  # writers wait while the log is emptied: better many short tries than a long one
@@ -40,26 +38,15 @@ _Unchanging = tuple[int, int, int] | None
 """Size and times of the file, where nobody has it open for writing; None: there is a log beside it."""
 
 
-class _Handle:
-    """One thread's connection. The lock is held while it is used, closed, or the process forks."""
+class _Handle(Handle[sqlite3.Connection]):
+    """One thread's connection. found: the state of the file that is only read; depth: of blocks that read it;
+    synchronous: as it was set last."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.conn: sqlite3.Connection | None = None
-        self.file: _File | None = None
+        super().__init__()
         self.found: _Unchanging = None
         self.depth = 0
-        self.synchronous = ""  # as it was set last
-
-    def close(self) -> None:
-        with self.lock:
-            if self.conn is not None:
-                self.conn.close()
-                self.conn = None
-
-    def __del__(self) -> None:
-        if self.conn is not None:
-            self.conn.close()
+        self.synchronous = ""
 
 
 class _Translated:
@@ -86,25 +73,16 @@ class SqliteDatabase(Database):
     ClosedError after `close`.
     """
 
+    HANDLE = _Handle
+
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self.path = path
-        self.read_only = read_only
-        self._local = threading.local()
-        self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
-        self._handles_lock = threading.RLock()
-        self._closed = False
+        super().__init__(path, read_only=read_only)
         self._seen = False  # whether the file was there: then it is never made again
-        _databases.add(self)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """This thread's connection in autocommit, with errors translated, for single statements."""
-        handle: _Handle | None = getattr(self._local, "handle", None)
-        if handle is None:
-            handle = _Handle()
-            with self._handles_lock:
-                self._handles.add(handle)
-            self._local.handle = handle
+        handle: _Handle = self._handle()
         if self.read_only:
             with handle.lock, self._read_only(handle) as conn:
                 yield conn
@@ -150,22 +128,6 @@ class SqliteDatabase(Database):
                         f"{self.path} was written to while it was read; repeat the call"
                     )
 
-    def require_writable(self) -> None:
-        """Raises ReadOnlyError when it was opened to be read only, and ClosedError after `close`."""
-        self.require_open()
-        if self.read_only:
-            raise ReadOnlyError(
-                f"{self.path.parent} was opened with read_only=True, which answers and reports, but "
-                "records, changes and builds nothing; open it without read_only, as a user who may write "
-                "to the folder"
-            )
-
-    @property
-    def file(self) -> object:
-        """What this thread's connection has open; another file of the same name gives another value."""
-        handle: _Handle | None = getattr(self._local, "handle", None)
-        return None if handle is None else handle.file
-
     def _found(self) -> _File:
         """The file that has the name now. Raises StorageError when there is none."""
         try:
@@ -175,11 +137,6 @@ class SqliteDatabase(Database):
                 f"{self.path} is missing; put it back, or restore a backup with `rag-flywheel restore`"
             ) from error
         return found.st_dev, found.st_ino
-
-    def require_open(self) -> None:
-        """Raises ClosedError after `close`."""
-        if self._closed:
-            raise ClosedError(f"{self.path.parent} was closed; open it again to use it")
 
     @contextmanager
     def transaction(
@@ -265,18 +222,6 @@ class SqliteDatabase(Database):
                 time.sleep(_LOG_BUSY_S)
         return True
 
-    def close(self) -> None:
-        """Close every connection of this process, each when the call that uses it has ended."""
-        self._closed = True
-        self.close_connections()
-
-    def close_connections(self) -> None:
-        """Close every connection, each when the call that uses it has ended; the next use opens another."""
-        with self._handles_lock:
-            handles = list(self._handles)
-        for handle in handles:
-            handle.close()
-
     def has_open(self, path: Path) -> bool:
         """Whether a connection to the file at `path` is open."""
         with self._handles_lock:
@@ -284,17 +229,6 @@ class SqliteDatabase(Database):
         with suppress(OSError):
             return some and self.path.samefile(path)
         return False
-
-    def before_fork(self) -> list[threading.RLock]:
-        """Close every connection, and hold the locks that keep threads from opening new ones."""
-        self._handles_lock.acquire()
-        held = [self._handles_lock]
-        for handle in list(self._handles):
-            handle.lock.acquire()
-            held.append(handle.lock)
-            if handle.conn is not None and not handle.conn.in_transaction:
-                handle.close()
-        return held
 
     def as_flywheel_error(self, error: sqlite3.Error | UnicodeDecodeError) -> FlywheelError:
         """An error of SQLite, or of its message where that quotes a damaged file, as one of ours."""
@@ -427,7 +361,7 @@ def _connect_read_only(path: Path, unchanging: bool) -> sqlite3.Connection:
         )
     options = "immutable=1" if unchanging else "readonly_shm=1"
     if not unchanging and any(
-        not other.read_only and other.has_open(path) for other in list(_databases)
+        not other.read_only and other.has_open(path) for other in _databases()
     ):
         options = ""  # connections of one process share what they have of the index
     return _opened(path, f"mode=ro&{options}", _set_up_read_only)
@@ -439,9 +373,13 @@ def _set_up_read_only(conn: sqlite3.Connection) -> None:
     conn.execute("PRAGMA query_only=ON")
 
 
+def _databases() -> list[SqliteDatabase]:
+    return [each for each in databases() if isinstance(each, SqliteDatabase)]
+
+
 def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
     _require_files(path)
-    for other in list(_databases):
+    for other in _databases():
         if other.read_only and other.has_open(path):
             other.close_connections()  # or this one could not write either; they open again when used
     if create:
@@ -488,22 +426,3 @@ def _set_up(conn: sqlite3.Connection) -> None:
             if not locked or time.monotonic() > until:
                 raise
             time.sleep(0.01)
-
-
-# SQLite keeps file locks by process: a connection open across a fork breaks the parent's locks and
-# loses its log. So all are closed before a fork and opened again, by both sides, when next used.
-_databases: weakref.WeakSet[SqliteDatabase] = weakref.WeakSet()
-_held: list[threading.RLock] = []
-
-
-def _before_fork() -> None:
-    for database in list(_databases):
-        _held.extend(database.before_fork())
-
-
-def _after_fork() -> None:
-    while _held:
-        _held.pop().release()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
