@@ -10,7 +10,7 @@ from rag_flywheel.formats.json_values import ReadBytes
 from rag_flywheel.formats.tools.langfuse import read_langfuse
 from rag_flywheel.formats.tools.langsmith import read_langsmith
 from rag_flywheel.formats.tools.phoenix import read_phoenix
-from rag_flywheel.formats.tools.shapes import LOOKS, is_empty, not_of, other_kind, require_text
+from rag_flywheel.formats.tools.shapes import LOOKS, first_bytes, not_of, other_kind, require_text
 from rag_flywheel.formats.tools.tables import read_table
 from rag_flywheel.formats.tools.trec import read_trec
 from rag_flywheel.formats.tools.ubi import read_ubi
@@ -30,8 +30,8 @@ def read_tool(
         if not path.is_file():
             raise InputError(f"no file {path}; expected {LOOKS[tool]}")
         with disk_errors(path):
-            if not is_empty(path):
-                require_text(tool, path)
+            if first := first_bytes(path):
+                require_text(tool, path, first)
                 paths.append(path)
     if given and not paths:
         raise InputError(f"{given[0]} is empty; expected {LOOKS[tool]}")

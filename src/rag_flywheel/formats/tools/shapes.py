@@ -122,19 +122,14 @@ def other_kind(tool: Tool, path: Path) -> InputError | None:
     return None if other is None or other == tool else not_of(tool, path)
 
 
-def is_empty(path: Path) -> bool:
-    """Whether there is nothing but blanks in a file, unpacked."""
-    return not _first_bytes(path)
-
-
-def _first_bytes(path: Path) -> bytes:
+def first_bytes(path: Path) -> bytes:
+    """Some bytes of the beginning of a file, unpacked; none where there is nothing but blanks in it."""
     with opened(path) as pieces:
         return next((piece for piece in pieces if piece.strip()), b"")
 
 
-def require_text(tool: Tool, path: Path) -> None:
+def require_text(tool: Tool, path: Path, first: bytes) -> None:
     """Raises InputError for a file that its first bytes say is no text."""
-    first = _first_bytes(path)
     found = next((what for magic, what in _MAGIC if first.startswith(magic)), None)
     if first.startswith(_PARQUET) and ending_of(path) != ".parquet":
         found = "Parquet under a name that does not end in .parquet"
