@@ -12,6 +12,8 @@ from rag_flywheel.errors import EncoderError, FlywheelError, counted
 from rag_flywheel.records import Vectors
 
 Parts = Sequence[Sequence[str]]
+InParts = Callable[[Parts], Iterable[tuple[int, npt.ArrayLike]]]
+"""(number of a part, the vectors of its texts), as parts are done."""
 _UNIT_TOLERANCE = 0.01  # half-precision models are off by up to half a percent
 
 
@@ -24,8 +26,8 @@ class Encoder(Protocol):
     Optional: `max_tokens`, how many tokens of a passage it reads, and `count_tokens(texts)`, the tokens
     of each text, those that it adds included. Documents are cut by them (`Chunking.for_encoder`). `warm()`,
     which loads what many texts need; `Flywheel.warm` calls it. `encode_queries_in_parts(parts)` and
-    `encode_passages_in_parts(parts)`, for what encodes on several machines at once: they take lists of texts,
-    and yield (number of a part from 0, its vectors) as parts are done, in any order.
+    `encode_passages_in_parts(parts)`, for what encodes on several machines at once: they take several lists
+    of texts, and yield (number of a part from 0, its vectors) as parts are done, in any order.
     """
 
     @property
@@ -79,7 +81,7 @@ class TextEncoder:
     revision: str
     dim: int
     method: Callable[[Sequence[str]], npt.ArrayLike]
-    parts_method: Callable[[Parts], Iterable[tuple[int, npt.ArrayLike]]] | None = None
+    parts_method: InParts | None = None
 
     @classmethod
     def of_passages(cls, encoder: Encoder) -> "TextEncoder":
@@ -108,7 +110,7 @@ class TextEncoder:
 
         Raises as `encode`.
         """
-        if self.parts_method is None:
+        if self.parts_method is None or len(parts) < 2:
             for number, texts in enumerate(parts):
                 yield number, self.encode(texts)
             return

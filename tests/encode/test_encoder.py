@@ -1,6 +1,6 @@
 """Every answer of an encoder is checked before it is used; a spec string names how to make one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -181,3 +181,53 @@ def test_a_factory_of_something_else_is_refused() -> None:
 def test_every_refusal_can_be_caught_as_one() -> None:
     with pytest.raises(FlywheelError):
         make_encoder("nowhere")
+
+
+class InParts:
+    """Encodes parts from the last to the first, or as `yields` says."""
+
+    name, revision, dim = "in parts", "1", 2
+
+    def __init__(self, yields: Callable[[Sequence[Sequence[str]]], Iterable[Any]]) -> None:
+        self.yields = yields
+
+    def encode_queries(self, texts: Sequence[str]) -> Any:
+        return np.array([[1.0, 0.0]] * len(texts), dtype=np.float32)
+
+    encode_passages = encode_queries
+
+    def encode_passages_in_parts(self, parts: Sequence[Sequence[str]]) -> Iterable[Any]:
+        return self.yields(parts)
+
+
+def unit(n: int) -> Any:
+    return np.array([[0.0, 1.0]] * n, dtype=np.float32)
+
+
+def test_parts_come_in_any_order_and_one_alone_is_encoded_here() -> None:
+    encoder = InParts(lambda parts: [(i, unit(len(parts[i]))) for i in (2, 0, 1)])
+    passages = TextEncoder.of_passages(encoder)
+    found = list(passages.encode_parts([["a"], ["b", "c"], ["d"]]))
+    assert [number for number, _ in found] == [2, 0, 1]
+    assert [vectors.tolist() for _, vectors in found] == [[[0, 1]], [[0, 1]], [[0, 1]] * 2]
+    assert [(n, v.tolist()) for n, v in passages.encode_parts([["a"]])] == [(0, [[1, 0]])]
+    queries = TextEncoder.of_queries(encoder, 2)  # which it does not encode in parts
+    assert [v.tolist() for _, v in queries.encode_parts([["a"], ["b"]])] == [[[1, 0]]] * 2
+
+
+@pytest.mark.parametrize(
+    ("yields", "says"),
+    [
+        (lambda parts: [(0, unit(1))], "returned no more parts of 2"),
+        (lambda parts: [(0, unit(1)), (0, unit(1))], "returned part 0 of 2"),
+        (lambda parts: [(0, unit(1)), (7, unit(1))], "returned part 7 of 2"),
+        (lambda parts: [(1, unit(2))], r"shape \(2, 2\) for 1 text"),
+        (lambda parts: [(1, 3 * unit(1))], "length 3.000"),
+        (lambda parts: 1 / 0, r"failed on 2 texts \(ZeroDivisionError\)"),
+        (lambda parts: (1 / 0 for _ in parts), r"failed on 2 texts \(ZeroDivisionError\)"),
+    ],
+)
+def test_parts_that_cannot_be_used(yields: Any, says: str) -> None:
+    passages = TextEncoder.of_passages(InParts(yields))
+    with pytest.raises(EncoderError, match=says):
+        list(passages.encode_parts([["a"], ["b"]]))

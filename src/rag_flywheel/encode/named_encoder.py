@@ -1,7 +1,7 @@
 """An encoder by its spec, whose model loads when it is needed: in this process, or on a cluster's workers."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Literal, Protocol, runtime_checkable
 
@@ -9,7 +9,7 @@ from rag_flywheel.encode.cluster import Cluster
 from rag_flywheel.encode.make import find_token_counter, make_encoder
 from rag_flywheel.encode.token_counter import TokenCounter
 from rag_flywheel.encode.tower import TaughtEncoder, Tower, Weights, require_tunable
-from rag_flywheel.encoder import Encoder, QueryEncoder
+from rag_flywheel.encoder import Encoder, InParts, QueryEncoder
 from rag_flywheel.errors import EncoderError, EncoderMismatchError
 from rag_flywheel.records import Vectors
 from rag_flywheel.store.encoders import Identity
@@ -83,25 +83,20 @@ class NamedEncoder:
         """float32 (n, dim), unit rows."""
         return self._loaded().encode_passages(texts)
 
-    def encode_queries_in_parts(
-        self, parts: Sequence[Sequence[str]]
-    ) -> Iterator[tuple[int, Vectors]]:
-        """(number of a part, its vectors float32 (n, dim)), in the order in which they are done."""
-        return self._in_parts("queries", parts)
+    @property
+    def encode_queries_in_parts(self) -> InParts | None:
+        """Encodes queries in parts by the workers of the cluster; None: there is none."""
+        return self._in_parts("queries")
 
-    def encode_passages_in_parts(
-        self, parts: Sequence[Sequence[str]]
-    ) -> Iterator[tuple[int, Vectors]]:
-        """(number of a part, its vectors float32 (n, dim)), in the order in which they are done."""
-        return self._in_parts("passages", parts)
+    @property
+    def encode_passages_in_parts(self) -> InParts | None:
+        """Encodes passages in parts by the workers of the cluster; None: there is none."""
+        return self._in_parts("passages")
 
-    def _in_parts(
-        self, kind: Kind, parts: Sequence[Sequence[str]]
-    ) -> Iterator[tuple[int, Vectors]]:
-        if self._cluster is not None and len(parts) > 1:
-            return self._cluster.encode(partial(_embed, self._spec, identity_of(self), kind), parts)
-        encode = _method(self, kind)
-        return ((number, encode(texts)) for number, texts in enumerate(parts))
+    def _in_parts(self, kind: Kind) -> InParts | None:
+        if self._cluster is None:
+            return None
+        return partial(self._cluster.encode, partial(_embed, self._spec, identity_of(self), kind))
 
     def tower(self) -> Tower:
         """A copy of its encoder of queries. Raises EncoderError when that cannot be tuned."""
@@ -145,7 +140,7 @@ def _embed(spec: str, identity: Identity, kind: Kind, texts: Sequence[str]) -> V
     """What a worker of a cluster does with a part."""
     with _one_model:
         encoder = _on_worker(spec, identity)
-    return _method(encoder, kind)(texts)
+    return encoder.encode_queries(texts) if kind == "queries" else encoder.encode_passages(texts)
 
 
 _one_model = threading.Lock()
@@ -155,10 +150,6 @@ _one_model = threading.Lock()
 def _on_worker(spec: str, identity: Identity) -> NamedEncoder:
     """The encoder of this worker, which keeps its model from one part to the next."""
     return NamedEncoder(spec, identity)
-
-
-def _method(encoder: Encoder, kind: Kind) -> Callable[[Sequence[str]], Vectors]:
-    return encoder.encode_queries if kind == "queries" else encoder.encode_passages
 
 
 def identity_of(encoder: Encoder) -> Identity:
