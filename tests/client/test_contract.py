@@ -16,6 +16,7 @@ from in_process import URL, async_client_of, client_of, http_of
 from rag_flywheel import Candidate, Config, Flywheel, Passage, Retrieval, Vote
 from rag_flywheel.client import Client, RetrievalWithToken
 from rag_flywheel.errors import FlywheelError
+from rag_flywheel.store import wall_clock
 
 ODD_IDS = ["a/b", "..", ".", "a b", "ü#1?x=2&y", "x:accept", "100%", "a\\b", '"', "日本"]
 MADE = re.compile(
@@ -104,8 +105,11 @@ READS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", READS)
-def test_what_is_read_is_the_same(folder: Path, served: Served, name: str) -> None:
-    read = READS[name]
+def test_what_is_read_is_the_same(
+    folder: Path, served: Served, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment, read = wall_clock.now(), READS[name]
+    monkeypatch.setattr(wall_clock, "now", lambda: moment)  # both are asked at the same time
     with Flywheel.open(folder) as fw, served(folder) as client:
         assert plain(read(client)) == plain(read(fw))
 
