@@ -210,7 +210,11 @@ def test_weeks_count_back_from_now(history: History) -> None:
     assert history.fw.coverage(days=0.75).weeks[0].asked == 1
 
 
-def test_users_who_ask_something_new_are_seen_and_the_same_ones_are_not(history: History) -> None:
+def test_users_who_ask_something_new_are_seen_and_the_same_ones_are_not(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment = wall_clock.now()
+    monkeypatch.setattr(wall_clock, "now", lambda: moment)  # two reports are compared, with times
     for i in range(120):
         history.asked(f"word{i % 20} word{i % 7}", days_ago=40 + i / 10)
         history.asked(f"word{i % 19} word{(i + 3) % 7}", days_ago=1 + i / 10)
