@@ -38,6 +38,11 @@ def number_of(value: object, default: float | None = None) -> Any:
     return value
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a number."""
+    return isinstance(number_of(text), float)
+
+
 def whole_of(value: object) -> int | None:
     """A whole number, also one that is written as text or with a point; None for anything else."""
     number = number_of(value)

@@ -16,7 +16,7 @@ from rag_flywheel.formats.json_values import (
     values_of,
 )
 from rag_flywheel.formats.parquet import parquet_rows
-from rag_flywheel.formats.tools.fields import plain_keys
+from rag_flywheel.formats.tools.fields import is_number, plain_keys
 from rag_flywheel.records import Tool
 
 LOOKS: Mapping[Tool, str] = {
@@ -183,12 +183,4 @@ def _is_trec(path: Path) -> bool:
         except InputError:
             return False
     numbers = first[3:5] if len(first) == 6 else first[-1:]
-    return len(first) in (4, 6) and all(_is_number(each) for each in numbers)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return len(first) in (4, 6) and all(is_number(each) for each in numbers)

@@ -9,7 +9,7 @@ from rag_flywheel.errors import InputError, counted
 from rag_flywheel.formats.imported import LeftOut, Reading
 from rag_flywheel.formats.json_values import ReadBytes, ending_of, opened, texts, values_of
 from rag_flywheel.formats.qrels import whole_number
-from rag_flywheel.formats.tools.fields import text_of, whole_of
+from rag_flywheel.formats.tools.fields import is_number, text_of, whole_of
 from rag_flywheel.records import ImportedHit, ImportedRetrieval, ImportedVote
 
 ASSESSOR = "trec-assessor"
@@ -46,9 +46,9 @@ def _kind(path: Path) -> str:
             if line.count("\t") == 1:  # first, since a question may end in a number
                 return "questions"
             cells = line.split()
-            if len(cells) == 6 and _is_number(cells[3]) and _is_number(cells[4]):
+            if len(cells) == 6 and is_number(cells[3]) and is_number(cells[4]):
                 return "run"
-            if len(cells) in (3, 4) and _is_number(cells[-1]):
+            if len(cells) in (3, 4) and is_number(cells[-1]):
                 return "qrels"
             if len(cells) in (3, 4) and n == 1 and cells[-1].casefold() in ("score", "grade"):
                 return "qrels"
@@ -74,14 +74,6 @@ def _lines(path: Path, pieces: Iterator[str]) -> Iterator[tuple[int, str]]:
                 yield n, line.rstrip("\r")
     if left.strip():
         yield n + 1, left
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _questions(path: Path, read: ReadBytes | None) -> Iterator[tuple[str, str]]:
@@ -125,7 +117,7 @@ def _qrels(path: Path, words: dict[str, str], read: ReadBytes | None) -> Reading
     with opened(path, read) as pieces:
         for n, line in _lines(path, texts(path, pieces)):
             where, cells = f"{path}, line {n}", line.split()
-            if n == 1 and not _is_number(cells[-1]):
+            if n == 1 and not is_number(cells[-1]):
                 continue  # a header, as BEIR has it
             if len(cells) not in (3, 4):
                 raise InputError(f"{where} has {len(cells)} columns; expected the four of qrels")
