@@ -4,14 +4,16 @@ It knows addresses, limits of time and memory, and errors; it must not know what
 """
 
 import os
+import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from rag_flywheel import disk
@@ -31,10 +33,17 @@ _REMOTE, _FILE, _MEMORY = ("s3", "gs", "az"), "file", "memory"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,221}", re.ASCII)
 _PREFIX = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._=-]{1,100}){0,10}/?", re.ASCII)
 _QUERY = re.compile(r"\?[^\s\"')>]*")  # of a URL in a message, which may be a signature
+MOST_LISTED = 200_000
+"""How many objects are listed at most."""
+_STATUS = re.compile(r"status code: (\d{3})")
+_REFUSED = frozenset({401, 403})
+_FINAL = frozenset({400, 401, 403, 404, 405, 416})
 _LONGEST = 300  # characters of what the store says
 _AT_ONCE = 1_000  # objects deleted by one request
 CHUNK_BYTES = 8 * 2**20
 """What is sent or read at once of an object that is not held in memory whole."""
+_T = TypeVar("_T")
+_TRIES = 3  # of what obstore gave up
 _LOCK = ".lock"
 _LOCK_S = 30.0
 _ENDPOINTS = "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"
@@ -44,15 +53,17 @@ _ENDPOINTS = "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"
 class Waits:
     """How long a store is waited for, in seconds.
 
-    connect_s: for a connection; request_s: for a request with its answer; retry_s: for all tries of a
-    request together, of which there are `tries`, with growing pauses of at most pause_s between them.
+    connect_s: for a connection; request_s: for a request with its answer, of 8 MiB at most; retry_s: in
+    which a request is begun again, up to `tries` times, with growing pauses of at most pause_s between them.
+    obstore does not repeat some requests that lost their connection; these are begun again from here, so
+    that a call takes 2 * (retry_s + request_s) at most.
     """
 
     connect_s: float = 5.0
     request_s: float = 60.0
-    retry_s: float = 120.0
-    tries: int = 8
-    pause_s: float = 10.0
+    retry_s: float = 60.0
+    tries: int = 6
+    pause_s: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,7 @@ class ObjectStore:
 
     def put(self, name: str, data: bytes) -> Tag:
         """Write an object in one step, whatever has its name. Raises ObjectStoreError."""
-        return self._put(name, data)
+        return self._put(name, data, use_multipart=False)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write an object in one step, unless one has its name; whether it was written."""
@@ -138,11 +149,14 @@ class ObjectStore:
 
     def read(self, name: str, *, most: int) -> tuple[bytes, Tag]:
         """An object of at most so many bytes, and its state. Raises MissingObjectError, ObjectStoreError."""
-        self._require_there(name)
-        with self._errors(name, "read") as (obstore, store):
+
+        def ask(obstore: Any, store: Any) -> tuple[bytes, State]:
             found = obstore.get(store, name)
             state = _state(found.meta)
-            data = bytes(found.bytes()) if state.n_bytes <= most else b""
+            return bytes(found.bytes()) if state.n_bytes <= most else b"", state
+
+        self._require_there(name)
+        data, state = self._asked(name, "read", ask)
         if state.n_bytes > most:
             raise ObjectStoreError(
                 self._said(name, f"has {state.n_bytes} bytes; expected {most} at most")
@@ -153,25 +167,39 @@ class ObjectStore:
         """Bytes of an object from `start` to before `end`, which lie in it. Raises MissingObjectError,
         ObjectStoreError."""
         self._require_there(name)
-        with self._errors(name, "read") as (obstore, store):
-            return bytes(obstore.get_range(store, name, start=start, end=end))
+        return self._asked(
+            name, "read", lambda obs, store: bytes(obs.get_range(store, name, start=start, end=end))
+        )
 
     def state(self, name: str) -> State | None:
         """An object's state without its bytes; None: it is not there. Raises ObjectStoreError."""
         try:
             self._require_there(name)
-            with self._errors(name, "looked up") as (obstore, store):
-                return _state(obstore.head(store, name))
+            return self._asked(
+                name, "looked up", lambda obstore, store: _state(obstore.head(store, name))
+            )
         except MissingObjectError:
             return None
 
-    def listed(self, prefix: str) -> Iterator[State]:
-        """The objects whose names begin with this folder. Raises ObjectStoreError."""
-        if self._is_nowhere():
-            return
-        with self._errors(prefix, "listed") as (obstore, store):
+    def listed(self, prefix: str) -> Sequence[State]:
+        """The objects in this folder of the store. Raises ObjectStoreError, also for very many."""
+
+        def ask(obstore: Any, store: Any) -> list[State]:
+            found: list[State] = []
             for some in obstore.list(store, prefix=prefix):
-                yield from map(_state, some)
+                found += map(_state, some)
+                if len(found) > MOST_LISTED:
+                    break
+            return found
+
+        every = [] if self._is_nowhere() else self._asked(prefix, "listed", ask)
+        if len(every) > MOST_LISTED:
+            raise ObjectStoreError(
+                self._said(
+                    prefix, f"holds more than {MOST_LISTED} objects; expected those of one index"
+                )
+            )
+        return every
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects; those that are not there are fine. Raises ObjectStoreError."""
@@ -187,15 +215,18 @@ class ObjectStore:
                 with disk.disk_errors(self.folder):
                     disk.delete(self.folder, name)
             return
-        with self._errors(names[0], "deleted") as (obstore, store):
-            obstore.delete(store, names)
+        self._asked(names[0], "deleted", lambda obstore, store: obstore.delete(store, names))
 
     def _put(self, name: str, data: bytes | Iterator[bytes], **options: Any) -> Tag:
         if self.folder is not None:
             with disk.disk_errors(self.folder):
                 disk.make_folders((self.folder / name).parent, 0o700)
-        with self._errors(name, "written") as (obstore, store):
-            done = obstore.put(store, name, data, **options)
+        done = self._asked(
+            name,
+            "written",
+            lambda obstore, store: obstore.put(store, name, data, **options),
+            tries=_TRIES if isinstance(data, bytes) else 1,  # parts come once
+        )
         if self.folder is not None:
             with disk.disk_errors(self.folder):
                 disk.sync(self.folder / name)
@@ -247,25 +278,48 @@ class ObjectStore:
         }
         return store.from_url(self.url, client_options=client, retry_config=retry)
 
-    @contextmanager
-    def _errors(self, name: str, what: str) -> Iterator[tuple[Any, Any]]:
-        """obstore and the store, whose errors in the block become ours. what: was not done to the object."""
+    def _asked(
+        self, name: str, what: str, ask: Callable[[Any, Any], _T], *, tries: int = _TRIES
+    ) -> _T:
+        """What this makes of obstore and the store. what: it does to the object, for messages."""
         obstore = _obstore()
-        kinds = obstore.exceptions
+        end = time.monotonic() + self.waits.retry_s
+        for n in range(1, tries + 1):
+            with self._errors(obstore.exceptions, name, what):
+                try:
+                    return ask(obstore, self._opened())
+                except obstore.exceptions.GenericError as error:
+                    last = n == tries or time.monotonic() > end
+                    if last or self.folder is not None or _status(error) in _FINAL:
+                        raise
+            time.sleep(min(self.waits.pause_s, 0.2 * 2**n) * random.uniform(0.5, 1.0))
+        raise AssertionError("the last try raises")
+
+    @contextmanager
+    def _errors(self, kinds: Any, name: str, what: str) -> Iterator[None]:
+        """Turn errors of obstore in the block into ours."""
         try:
-            yield obstore, self._opened()
+            yield
         except FileNotFoundError as error:
+            if what == "written":
+                raise ObjectStoreError(
+                    self._said(
+                        name,
+                        f"could not be written ({_why(error)}); expected a bucket that is there",
+                    )
+                ) from None
             raise MissingObjectError(self._said(name, "is not there")) from error
         except (kinds.AlreadyExistsError, kinds.PreconditionError) as error:
             raise ObjectConflictError(
                 self._said(name, "was changed by another writer first")
             ) from error
-        except (kinds.PermissionDeniedError, kinds.UnauthenticatedError) as error:
-            raise ObjectStoreError(
-                self._said(name, f"cannot be {what}: the store refuses ({_why(error)})")
-                + "; give the credentials in the environment this permission, or others"
-            ) from None
         except (kinds.BaseError, OSError, ValueError) as error:
+            kind = kinds.PermissionDeniedError, kinds.UnauthenticatedError
+            if isinstance(error, kind) or _status(error) in _REFUSED:
+                raise ObjectStoreError(
+                    self._said(name, f"cannot be {what}: the store refuses ({_why(error)})")
+                    + "; give the credentials in the environment this permission, or others"
+                ) from None
             raise ObjectStoreError(
                 self._said(name, f"could not be {what} ({_why(error)})")
                 + "; repeat the call once the store answers, which goes on where it was"
@@ -333,7 +387,14 @@ def _state(meta: Any) -> State:
 
 def _why(error: Exception) -> str:
     """What the store says, without what may be a secret: the query of a URL."""
-    return _QUERY.sub("", " ".join(str(error).split()))[:_LONGEST]
+    said = " ".join(str(error).split()).partition(" Debug source")[0]
+    return _QUERY.sub("", said)[:_LONGEST]
+
+
+def _status(error: Exception) -> int | None:
+    """The status of HTTP that an error tells of."""
+    found = _STATUS.search(str(error))
+    return None if found is None else int(found[1])
 
 
 def _obstore() -> Any:

@@ -44,9 +44,7 @@ PARTS = "parts"
 GRACE_S = 86_400.0
 """For how long `sweep` keeps parts that no manifest names yet."""
 _REUSED_S = GRACE_S / 2  # within which such a part is taken as it is, and later written again
-_WHOLE_BYTES = 32 * 2**20  # of a file that is sent by one request, from memory
 _AT_ONCE = 100  # parts that are deleted between two looks at the manifests
-_MOST_VERSIONS = 10_000
 _MOST_CURRENT = 1_000  # bytes
 _CLOCK = "clock"
 _MANIFEST = re.compile(rf"{VERSIONS}/([^/]+)/{re.escape(MANIFEST)}")
@@ -147,10 +145,6 @@ class Objects:
             match = _MANIFEST.fullmatch(state.name)
             if match is not None and is_version_id(match[1]):
                 found.append(match[1])
-            if len(found) > _MOST_VERSIONS:
-                raise ObjectStoreError(
-                    f"{self} holds more than {_MOST_VERSIONS} versions; expected those of one index"
-                )
         return sorted(found)
 
     def manifest(self, version: str) -> Manifest:
@@ -265,7 +259,7 @@ class Objects:
             with regular_file(path) as (file, n_bytes):
                 if n_bytes != size:
                     raise ValueError(f"it has {n_bytes} bytes; its manifest says {size}")
-                if size > _WHOLE_BYTES:
+                if size > CHUNK_BYTES:
                     self.store.put_stream(name, _checked(file, digest))
                     return
                 data = file.read(size + 1)
