@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -85,7 +86,7 @@ class State:
 
 
 class ObjectStore:
-    """The objects below an address. Threads may share it; a process that was forked opens its own."""
+    """The objects below an address. Threads may share it; a process that is forked after its use may not."""
 
     def __init__(self, url: str, waits: Waits | None = None) -> None:
         """url: as `address_of` takes it. Connects to nothing. Raises InputError."""
@@ -95,7 +96,6 @@ class ObjectStore:
         self.folder = Path(unquote(parts.path)) if parts.scheme == _FILE else None
         """Of a store that is a folder of this machine; None: it is none."""
         self._raw: Any = None
-        self._of = 0  # the process that the store is of: its threads do not outlive a fork
         self._opening = Lock()
 
     def put(self, name: str, data: bytes) -> Tag:
@@ -243,14 +243,14 @@ class ObjectStore:
 
     def _opened(self) -> Any:
         """The store of this process. Raises ConfigError, ObjectStoreError."""
+        if _first_user() != os.getpid():
+            raise ObjectStoreError(
+                f"{self.url} cannot be used by this process, which was forked from one that had used an "
+                "object store, whose threads it lacks; start it by spawn, or before any use"
+            )
         with self._opening:
             if self._raw is None:
-                self._raw, self._of = self._new(), os.getpid()
-        if self._of != os.getpid():
-            raise ObjectStoreError(
-                f"{self.url} was used before this process was forked, and cannot be used after; open it "
-                "in the process that uses it"
-            )
+                self._raw = self._new()
         return self._raw
 
     def _new(self) -> Any:
@@ -395,6 +395,12 @@ def _status(error: Exception) -> int | None:
     """The status of HTTP that an error tells of."""
     found = _STATUS.search(str(error))
     return None if found is None else int(found[1])
+
+
+@cache
+def _first_user() -> int:
+    """The process that used obstore first; one that is forked from it finds the threads of it gone."""
+    return os.getpid()
 
 
 def _obstore() -> Any:

@@ -211,19 +211,17 @@ class Objects:
         may not go on, as when it lost the refresh lock. Deletes nothing while a manifest cannot be read.
         Raises UnknownIdError for one in `keep` that is not there, DamagedObjectError, ObjectStoreError.
         """
-        self._named(keep)
+        named = self._named(keep)
         now = self._now()
         parts = [state for state in self.store.listed(PARTS) if _PART.fullmatch(state.name)]
         old = [state.name for state in parts if _is_old(state, now, grace_s)]
         n = 0
         for i in range(0, len(old), _AT_ONCE):
-            named = self._named(keep)
             doubtful = [name for name in old[i : i + _AT_ONCE] if name[-64:] not in named]
-            doomed = [
-                state.name
-                for state in each_of(self.store.state, doubtful)
-                if state is not None and _is_old(state, now, grace_s)
-            ]
+            looked = each_of(self.store.state, doubtful)
+            still_old = [each.name for each in looked if each and _is_old(each, now, grace_s)]
+            named = self._named(keep)  # last: whatever has a manifest by now stays
+            doomed = [name for name in still_old if name[-64:] not in named]
             if still is not None:
                 still()
             if doomed:
