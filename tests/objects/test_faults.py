@@ -1,6 +1,8 @@
 """A store that is slow, fails now and then or for good, cuts answers short, or shows what was."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -326,3 +328,34 @@ def test_large_files_go_in_parts_and_are_whole_or_not_there(
         list(objects._send(files, {digest: None}, [digest]))
     with pytest.raises(MissingObjectError):
         objects.size_of(digest)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_files(tmp_path: Path) -> None:
+    """A file of 400 MiB is sent and fetched within 100 MiB."""
+    pytest.importorskip("obstore", reason="needs the extra objects: make test-objects")
+    code = """
+import hashlib, resource, sys
+from pathlib import Path
+from rag_flywheel.deploy.fetch import _download
+from rag_flywheel.deploy.objects import Objects
+work, size = Path(sys.argv[1]), 400 * 2**20
+objects = Objects.at(f"file://{work}/store")
+whole = hashlib.sha256()
+with (work / "large").open("wb") as file:
+    for n in range(400):
+        part = bytes([n % 251]) * 2**20
+        whole.update(part), file.write(part)
+digest = whole.hexdigest()
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+list(objects._send({digest: (work / "large", size)}, {digest: None}, [digest]))
+(work / "there").mkdir()
+_download(objects, "", work / "there", ["large"], digest, size)
+assert (work / "there" / "large").stat().st_size == size
+print((peak() - before) // 1024)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 100

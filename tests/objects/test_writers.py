@@ -268,6 +268,20 @@ def test_a_version_that_is_pruned_while_its_files_are_linked(
     assert pruned == [[first.id]] and versions.check(root, second.id) == []
 
 
+def test_what_killed_writers_left_is_deleted_once_it_is_old(built: Path, tmp_path: Path) -> None:
+    pytest.importorskip("obstore", reason="needs the extra objects: make test-objects")
+    objects = Objects.at(f"file://{tmp_path}/store")
+    objects.publish(*known(built)[0])
+    old, young = (tmp_path / "store" / PARTS / "00" / f"{'0' * 64}#{n}" for n in (1, 2))
+    for path in (old, young):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half of a pa")
+    os.utime(old, (0, 0))
+    assert objects.sweep() == 0
+    assert young.exists() and not old.exists()
+    assert is_whole(objects, known(built)[0][1])
+
+
 def test_a_process_that_was_forked_says_so(url: str, built: Path) -> None:
     if not hasattr(os, "fork"):
         pytest.skip("needs fork")

@@ -5,13 +5,14 @@ rest downloaded, and every byte is hashed before anything reads it.
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from rag_flywheel import disk
 from rag_flywheel.deploy.files import sha256
+from rag_flywheel.deploy.lock import fetch_lock
 from rag_flywheel.deploy.manifest import Manifest, manifest_text
 from rag_flywheel.deploy.object_store import CHUNK_BYTES
 from rag_flywheel.deploy.parallel import each_of
@@ -31,12 +32,12 @@ from rag_flywheel.errors import (
     DamagedObjectError,
     DiskFullError,
     FlywheelError,
+    LockedError,
     MissingObjectError,
     StorageError,
 )
 from rag_flywheel.records import Progress
 
-LOCK = "fetch.lock"
 _LOCK_S = 600.0  # for which another process of this folder is waited for, which may fetch the same
 _TRIES = 3
 _SPARE_BYTES = 64 * 2**20  # left free on the disk
@@ -97,15 +98,10 @@ def _is_sound(root: Path, version: str) -> bool:
 def _one_at_a_time(root: Path) -> Iterator[None]:
     """Let processes of one folder fetch in turns, so that the second finds what the first brought; one that
     waited too long goes on beside the other."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(root / LOCK, mode=disk.new_file_mode(root))
-    with suppress(Timeout):
-        lock.acquire(timeout=_LOCK_S)
-    try:
+    with ExitStack() as stack:
+        with suppress(LockedError):
+            stack.enter_context(fetch_lock(root, wait_s=_LOCK_S))
         yield
-    finally:
-        lock.release()
 
 
 def _fetched(

@@ -33,6 +33,8 @@ _PLACES = (
 _REMOTE, _FILE, _MEMORY = ("s3", "gs", "az"), "file", "memory"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,221}", re.ASCII)
 _PREFIX = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._=-]{1,100}){0,10}/?", re.ASCII)
+_FOLDER = re.compile(r"/+[^/]")
+_UNFINISHED = re.compile(r".+#\d+")  # as obstore names a file that it writes
 _QUERY = re.compile(r"\?[^\s\"')>]*")  # of a URL in a message, which may be a signature
 MOST_LISTED = 200_000
 """How many objects are listed at most."""
@@ -47,7 +49,7 @@ _T = TypeVar("_T")
 _TRIES = 3  # of what obstore gave up
 _LOCK = ".lock"
 _LOCK_S = 30.0
-_ENDPOINTS = "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"
+_ENDPOINTS = "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT"
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,19 @@ class ObjectStore:
         for i in range(0, len(every), _AT_ONCE):
             self._delete(every[i : i + _AT_ONCE])
 
+    def clean(self, prefix: str, older_s: float) -> None:
+        """Delete what writers that died left of objects in a folder of the store, which no listing shows. A
+        provider has rules of its own for uploads that were not finished."""
+        if self.folder is None:
+            return
+        with disk.disk_errors(self.folder):
+            for path in (self.folder / prefix).rglob("*"):
+                if (
+                    _UNFINISHED.fullmatch(path.name)
+                    and time.time() - path.lstat().st_mtime >= older_s
+                ):
+                    path.unlink(missing_ok=True)
+
     def _delete(self, names: Sequence[str]) -> None:
         if self.folder is not None:  # which has no request for many, and minds those that are gone
             for name in names:
@@ -353,7 +368,7 @@ def address_of(url: object) -> str:
     It holds no credentials: they are in the environment, under the names that the provider's own tools read,
     such as AWS_ACCESS_KEY_ID.
     """
-    if not isinstance(url, str):
+    if not isinstance(url, str) or not unquote(url).isprintable():
         raise InputError(f"an object store is {quoted(url)}; expected {_PLACES}")
     try:
         parts = urlsplit(url)
@@ -371,7 +386,7 @@ def address_of(url: object) -> str:
         and _PREFIX.fullmatch(parts.path)
     ):
         return url.rstrip("/")
-    if parts.scheme == _FILE and not parts.netloc and parts.path.strip("/"):
+    if parts.scheme == _FILE and not parts.netloc and _FOLDER.match(parts.path):
         return url.rstrip("/")
     if parts.scheme == _MEMORY and not parts.netloc and not parts.path.strip("/"):
         return f"{_MEMORY}:///"

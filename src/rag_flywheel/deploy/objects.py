@@ -227,6 +227,7 @@ class Objects:
             if doomed:
                 self.store.delete(doomed)
             n += len(doomed)
+        self.store.clean(PARTS, grace_s)
         return n
 
     def _states(self, digests: Iterable[str]) -> dict[str, State | None]:
