@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rag_flywheel.deploy import prune, versions
+from rag_flywheel.deploy import versions
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.object_store import ObjectStore
 from rag_flywheel.deploy.objects import PARTS, Objects
@@ -93,7 +93,6 @@ def check_fetched(objects: Objects, root: Path, manifest: Manifest) -> None:
         assert versions.check(root, manifest.id) == []
     objects.fetch(root, manifest.id)
     assert versions.check(root, manifest.id) == []
-    prune.clean_staging(root)
     assert list((root / "staging").iterdir()) == []
     assert versions.strays(root) == []
 

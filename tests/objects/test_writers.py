@@ -220,6 +220,34 @@ def test_a_refresh_cleans_staging_while_a_version_is_fetched(
 
     objects.read_part = cleans_once  # type: ignore[method-assign]
     objects.fetch(root, manifest.id)
+    assert cleaned == [0] and versions.check(root, manifest.id) == []
+    assert disk.names_in(root, "staging") == []
+
+
+def test_what_killed_fetches_left_is_deleted_by_the_next(url: str, built: Path, host: Host) -> None:
+    root, (folder, manifest) = host("other"), known(built)[0]
+    Objects.at(url).publish(folder, manifest)
+    left, other = versions.stage(root, "fetch-"), versions.stage(root)
+    (left / "vectors").mkdir()
+    Objects.at(url).fetch(root, manifest.id)
+    assert disk.names_in(root, "staging") == [other.name]
+
+
+def test_staging_is_deleted_while_a_version_is_put_there(url: str, built: Path, host: Host) -> None:
+    """By another process that did not wait any longer."""
+    root, (folder, manifest) = host("other"), known(built)[0]
+    objects = Objects.at(url)
+    objects.publish(folder, manifest)
+    read, cleaned, one = objects.read_part, [], threading.Lock()
+
+    def cleans_once(digest: str, start: int, end: int) -> bytes:
+        with one:
+            if not cleaned:
+                cleaned.append(prune.clean_staging(root, foreign=True))
+        return read(digest, start, end)
+
+    objects.read_part = cleans_once  # type: ignore[method-assign]
+    objects.fetch(root, manifest.id)
     assert cleaned == [1] and versions.check(root, manifest.id) == []
     assert disk.names_in(root, "staging") == []
 

@@ -121,9 +121,10 @@ class Objects:
         """Bring a version into the index folder at `root`: what is in no version there is downloaded.
 
         A sound version that is there is left as it is, and the store not asked; a damaged one is moved to
-        quarantine/. Ended at any moment, it leaves nothing but a folder in staging/. progress: called with
-        bytes. Raises UnknownIdError, MissingObjectError when a part is gone, so that a newer version may be
-        whole, DamagedObjectError, ObjectStoreError, and StorageError of the disk.
+        quarantine/. Ended at any moment, it leaves nothing but a folder in staging/, which the next one
+        deletes. Processes of one folder take turns. Needs some 200 MB of memory, however large files are.
+        progress: called with bytes. Raises UnknownIdError, MissingObjectError when a part is gone, so that a
+        newer version may be whole, DamagedObjectError, ObjectStoreError, and StorageError of the disk.
         """
         return fetch(self, root, version, progress)
 
@@ -326,7 +327,12 @@ def _manifest_name(version: str) -> str:
 
 
 def _sent(manifest: Manifest) -> dict[str, tuple[str, int]]:
-    """The files of a version that the store holds."""
+    """The files of a version that the store holds: not those that are computed from others.
+
+    Of 159,173 passages these are 90 MB beside 311 MB. All of them change with each edit, by which 30 MB of
+    the others do, so that a host would fetch four times as much at each refresh to spare a process two
+    seconds.
+    """
     return dict(manifest.files)
 
 
