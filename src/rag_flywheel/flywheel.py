@@ -259,8 +259,8 @@ class Flywheel:
         cache: the folder of the settings and versions of an index on PostgreSQL. It knows its database from
             then on, and can be opened by its path alone.
         objects: the place in an object store, "s3://BUCKET/PREFIX", gs://, az:// or file:///FOLDER, that the
-            versions of an index on PostgreSQL are shared in, so that many hosts serve it, each from a folder of
-            its own. The database knows it from then on. Credentials are in the environment.
+            versions of an index on PostgreSQL are shared in, so that many hosts serve it, each from a folder
+            of its own. The database knows it from then on. Credentials are in the environment.
         encoder: an object with the Encoder protocol, or "sentence-transformers:NAME_OR_PATH" or
             "module:factory"; None: the one in the folder's settings. Models load when first needed, and
             one that is named for a new folder at once, before the folder is made.

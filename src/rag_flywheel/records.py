@@ -822,8 +822,8 @@ class Status:
         where the same words are asked.
     engine: the database of vectors that passages are found in; None: the memory of each process.
     objects: the place in an object store that hosts share versions in; None: one folder has them. Then
-        live_version is what is live for all of them, and behind_since says since when that is another one than
-        `version`, or in another way, UTC; None: it is not.
+        live_version is what is live for all of them, and behind_since says since when that is another one
+        than `version`, or in another way, UTC; None: it is not.
     """
 
     path: str

@@ -35,8 +35,8 @@ def copy_index(
     """Copy the index to `dest`, a new or empty folder, and its database to a server, or None: into it.
 
     The index goes on being used; what is added meanwhile is not in the copy. user_hash: as `migrate` takes
-    it; objects: where hosts share the versions of the copy, None: they lie in `dest`. Raises InputError, CorruptFileError, StorageError; nothing is left of a copy that failed but empty
-    tables.
+    it; objects: where hosts share the versions of the copy, None: they lie in `dest`. Raises InputError,
+    CorruptFileError, StorageError; nothing is left of a copy that failed but empty tables.
     """
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
         raise InputError(f"{dest} is there already; expected a new or empty folder")
@@ -55,9 +55,7 @@ def copy_index(
     return CopyReport(where, str(dest), report.seq, report.version)
 
 
-def _move_to_server(
-    folder: Path, address: Address, user_hash: Hash, objects: str | None
-) -> None:
+def _move_to_server(folder: Path, address: Address, user_hash: Hash, objects: str | None) -> None:
     """Store the database of an index folder that nobody uses on a server instead."""
     database = PostgresDatabase(address, folder)
     try:

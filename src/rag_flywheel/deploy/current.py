@@ -96,8 +96,8 @@ def make_live(
     holding the refresh lock.
 
     Where hosts share versions, this one is sent to where they find it first, and the intent decides.
-    looks: the looks of the gate that this version passed; published: whose alias is to follow. Raises LockedError
-    where the lock was lost meanwhile.
+    looks: the looks of the gate that this version passed; published: whose alias is to follow. Raises
+    LockedError where the lock was lost meanwhile.
     """
     _share(root, database, action, current)
     with database.transaction() as conn:
@@ -120,8 +120,8 @@ def make_live(
 
 
 def _share(root: Path, database: Database, action: str, current: Current) -> None:
-    """Send a version to where hosts share them. One that was live before can go live again without: some hosts
-    have it, others answer from the last one until it can be fetched."""
+    """Send a version to where hosts share them. One that was live before can go live again without: some
+    hosts have it, others answer from the last one until it can be fetched."""
     if action == "release":
         return
     try:
@@ -217,8 +217,8 @@ def live_of(root: Path, database: Database) -> Current | None:
 
 
 def live_now(root: Path, database: Database) -> Current | None:
-    """Which version is live: where hosts share versions, by the database, whether it is in this folder or not; else
-    as `live_of`."""
+    """Which version is live: where hosts share versions, by the database, whether it is in this folder or
+    not; else as `live_of`."""
     if isinstance(database, PostgresDatabase):
         with database.reading() as conn:
             if is_shared(conn):

@@ -1,8 +1,8 @@
 """Brings the folder of a host up to what is live by the database, where hosts have folders of their own.
 
-The last change of the live version that the database has is the authority. A folder is a cache: what it lacks is
-fetched from the object store, and its CURRENT is written once the version is there whole, so that all that reads
-a folder works as it does for an index that has but one.
+The last change of the live version that the database has is the authority. A folder is a cache: what it lacks
+is fetched from the object store, and its CURRENT is written once the version is there whole, so that all that
+reads a folder works as it does for an index that has but one.
 """
 
 import json
@@ -46,8 +46,8 @@ _PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0  # before a version is asked for again th
 
 
 def follow(root: Path, database: Database, *, fetch: bool = True, refreshing: bool = False) -> int:
-    """Bring the folder up to the last change of the live version, and delete what no host has any more; returns
-    the number of that change.
+    """Bring the folder up to the last change of the live version, and delete what no host has any more;
+    returns the number of that change.
 
     fetch: False: only what needs no object store. refreshing: whether the caller holds the refresh lock. What
     was forgotten is deleted first, whether the newest version can be fetched or not. Raises ObjectStoreError,
@@ -104,8 +104,8 @@ def _named(root: Path) -> Current | None:
 def locked(root: Path, database: Database, *, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the refresh lock during the block, in a folder that was brought up to what is live.
 
-    Where the object store lacks the live version, or has it damaged, the block goes on: a refresh builds another.
-    Raises LockedError, ObjectStoreError, StorageError.
+    Where the object store lacks the live version, or has it damaged, the block goes on: a refresh builds
+    another. Raises LockedError, ObjectStoreError, StorageError.
     """
     with refresh_lock(root, database, wait_s=wait_s):
         if store_of(database) is not None:
@@ -117,8 +117,8 @@ def locked(root: Path, database: Database, *, wait_s: float = 0.0) -> Iterator[N
 
 
 def join(root: Path, database: Database) -> None:
-    """Bring the folder of a process that opens the index up to date: what needs no object store and, where it has
-    no version yet, with one. Where that cannot be had, the first question says why."""
+    """Bring the folder of a process that opens the index up to date: what needs no object store and, where it
+    has no version yet, with one. Where that cannot be had, the first question says why."""
     if store_of(database) is None:
         return
     try:
@@ -138,8 +138,8 @@ def catch_up(root: Path, database: Database) -> None:
 
 
 class Follower:
-    """Brings a folder up to what is live for one process, which asks at each call; thread-safe by its caller's
-    lock. Never raises: what cannot be fetched is logged once, and asked for again after a pause."""
+    """Brings a folder up to what is live for one process, which asks at each call; thread-safe by its
+    caller's lock. Never raises: what cannot be fetched is logged once, and asked for again after a pause."""
 
     def __init__(self, root: Path, database: Database) -> None:
         self._root = root
@@ -209,8 +209,9 @@ _NOTE, _MOST_BYTES = "FOLLOWED", 10_000
 
 
 def _clean_after_forgetting(root: Path, n_forgotten: int, *, refreshing: bool) -> None:
-    """Delete what refreshes of this host left unfinished, or moved away, before users were forgotten elsewhere:
-    it may hold what was learned from them. A refresh that runs here, which goes on after it, does so itself."""
+    """Delete what refreshes of this host left unfinished, or moved away, before users were forgotten
+    elsewhere: it may hold what was learned from them. A refresh that runs here, which goes on after it, does
+    so itself."""
     noted = _read_note(root)
     if noted is not None and noted.n_forgotten == n_forgotten:
         return

@@ -60,8 +60,8 @@ def follow_lock(root: Path) -> Iterator[None]:
 
 
 def require_lock(root: Path, database: Database, conn: Connection) -> None:
-    """Raises LockedError when the refresh lock that this thread took on a server was lost since, as by a process
-    that slept: another one may have built on what was live before.
+    """Raises LockedError when the refresh lock that this thread took on a server was lost since, as by a
+    process that slept: another one may have built on what was live before.
 
     conn: of the write transaction in which what was built goes live; no other is committed meanwhile.
     """
@@ -70,8 +70,9 @@ def require_lock(root: Path, database: Database, conn: Connection) -> None:
     held = database.held_lock(conn, "refresh")
     if held is None or held.began != journal.last_change_number(conn):
         raise LockedError(
-            f"the refresh lock of {root} was lost while it was refreshed, or its versions moved: the connection "
-            "that held it ended, and another process may have gone on. Nothing of it is live; run it again"
+            f"the refresh lock of {root} was lost while it was refreshed, or its versions moved: the "
+            "connection that held it ended, and another process may have gone on. Nothing of it is live; "
+            "run it again"
         )
 
 

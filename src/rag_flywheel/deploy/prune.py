@@ -23,7 +23,6 @@ from rag_flywheel.deploy.versions import (
     VERSIONS,
     delete_versions,
     list_versions,
-    read_manifest,
     strays,
 )
 from rag_flywheel.errors import FlywheelError, OlderFormatError, counted
@@ -113,8 +112,8 @@ def clean_strays(root: Path) -> None:
 
 
 def prune(root: Path, database: Database, *, keep: int, never: Collection[str]) -> list[str]:
-    """Delete the oldest versions beyond the `keep` newest, but none in `never`; returns their ids. Where hosts
-    share them, everywhere. Call only while holding the refresh lock."""
+    """Delete the oldest versions beyond the `keep` newest, but none in `never`; returns their ids. Where
+    hosts share them, everywhere. Call only while holding the refresh lock."""
     if (store := store_of(database)) is not None:
         return prune_shared(root, database, store, keep=keep, never=never)
     known = list_versions(root)
@@ -124,8 +123,8 @@ def prune(root: Path, database: Database, *, keep: int, never: Collection[str]) 
 
 
 def delete_all_but(root: Path, database: Database, kept: Collection[str]) -> None:
-    """Delete all versions but these; where hosts share them, everywhere, and at once all files that are in none of
-    them. Call only while holding the refresh lock."""
+    """Delete all versions but these; where hosts share them, everywhere, and at once all files that are in
+    none of them. Call only while holding the refresh lock."""
     if (store := store_of(database)) is not None:
         delete_shared_but(root, database, store, kept)
     else:

@@ -1,8 +1,8 @@
-"""The versions that hosts with folders of their own share: they lie in an object store, and the database says which
-of them there are, and which is live.
+"""The versions that hosts with folders of their own share: they lie in an object store, and the database says
+which of them there are, and which is live.
 
-Of an index that has one folder, or is in SQLite, nothing is shared: the functions here see that by one row, or by
-the kind of the database, and then know of the folder alone.
+Of an index that has one folder, or is in SQLite, nothing is shared: the functions here see that by one row,
+or by the kind of the database, and then know of the folder alone.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ from rag_flywheel.deploy.versions import (
 from rag_flywheel.errors import (
     FlywheelError,
     InputError,
+    MissingObjectError,
     ObjectConflictError,
     StorageError,
     UnknownIdError,
@@ -34,7 +35,6 @@ from rag_flywheel.errors import (
 )
 from rag_flywheel.records import Current
 from rag_flywheel.store import fetches, journal, timeline, users
-from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.place import (
     FOLDER,
@@ -54,13 +54,14 @@ log = logging.getLogger("rag_flywheel")
 _WAIT_S = 10.0
 _FETCH_S = 3_600.0  # for which a version that a host is fetching stays
 Patience = Literal["refresh", "serve", "look"]
-"""How long an object store is waited for: by a refresh, while users wait, and only to see whether it answers."""
+"""How long an object store is waited for: by a refresh, while users wait, and only to see whether it
+answers."""
 _NONE = "none"  # in the place of a version in CURRENT of the store
 
 
 def store_of(database: Database, *, patience: Patience = "refresh") -> "Objects | None":
-    """The object store that the versions of an index are shared in; None: they are in one folder. patience: how
-    long it is waited for."""
+    """The object store that the versions of an index are shared in; None: they are in one folder. patience:
+    how long it is waited for."""
     if not isinstance(database, PostgresDatabase):
         return None
     with database.reading() as conn:
@@ -83,21 +84,21 @@ def _at(url: str, patience: Patience, process: int) -> "Objects":
 
 
 def address_for(root: Path, address: Address | None, url: str) -> str:
-    """The address of an object store for the index in a folder, whose database is at `address`, None: where the
-    folder says. Raises InputError for an index in SQLite."""
+    """The address of an object store for the index in a folder, whose database is at `address`, None: where
+    the folder says. Raises InputError for an index in SQLite."""
     from rag_flywheel.deploy.object_store import address_of  # which a plain index does without
 
     if address is None and not is_linked(root):
         raise InputError(
-            f"objects is given for {root}, whose database is in SQLite there; expected the URL of an index on "
-            "PostgreSQL, which `rag-flywheel copy` makes of one in SQLite"
+            f"objects is given for {root}, whose database is in SQLite there; expected the URL of an index "
+            "on PostgreSQL, which `rag-flywheel copy` makes of one in SQLite"
         )
     return address_of(url)
 
 
 def attach(root: Path, database: Database, given: str, config: Config) -> None:
-    """Let the index have its versions in the object store at `given`, those of its one folder, `root`, first, and its
-    settings in the database.
+    """Let the index have its versions in the object store at `given`, those of its one folder, `root`, first,
+    and its settings in the database.
 
     Nothing is done where that is so. Raises InputError for another place than it has, or that of another
     index; LockedError, StorageError.
@@ -146,8 +147,8 @@ def _may_be_shared(root: Path, database: Database, version: str) -> bool:
 
 
 def claim(database: PostgresDatabase, store: "Objects", *, write: bool = True) -> None:
-    """See that a place of an object store is that of this index, and write so into one that nobody has. Raises
-    InputError when another index has it, or a copy of this one on another server; ObjectStoreError."""
+    """See that a place of an object store is that of this index, and write so into one that nobody has.
+    Raises InputError when another index has it, or a copy of this one on another server; ObjectStoreError."""
     text, tag = store.current()
     owner = _owner(database)
     if not text and not write:
@@ -161,9 +162,9 @@ def claim(database: PostgresDatabase, store: "Objects", *, write: bool = True) -
             text, _ = store.current()
     if text.splitlines()[1:2] != [owner]:
         raise InputError(
-            f"{store} holds the versions of another index than that at {database.address}, or of one that it is "
-            "a copy of; give each a place of its own, by objects=. Where the other one is gone, or was moved "
-            "here, delete the object CURRENT there, and try again"
+            f"{store} holds the versions of another index than that at {database.address}, or of one that "
+            "it is a copy of; give each a place of its own, by objects=. Where the other one is gone, or "
+            "was moved here, delete the object CURRENT there, and try again"
         )
 
 
@@ -177,7 +178,8 @@ def _owner(database: PostgresDatabase) -> str:
 
 
 def share(root: Path, database: Database, version: str) -> None:
-    """Send a version of the folder at `root` to the object store, if versions are shared, before it goes live.
+    """Send a version of the folder at `root` to the object store, if versions are shared, before it goes
+    live.
 
     Call only while holding the refresh lock. Raises LockedError when it was lost, UnknownIdError, InputError,
     ObjectStoreError.
@@ -209,8 +211,8 @@ def discard(root: Path, database: Database, version: str) -> None:
 
 
 def tell(database: Database) -> None:
-    """Write into CURRENT of the object store what is live. Nothing goes by it, so what fails is logged, and done
-    by the next refresh."""
+    """Write into CURRENT of the object store what is live. Nothing goes by it, so what fails is logged, and
+    done by the next refresh."""
     store = store_of(database)
     if store is None or not isinstance(database, PostgresDatabase):
         return
@@ -232,7 +234,8 @@ def in_words(current: Current) -> str:
 
 
 def known_versions(root: Path, database: Database) -> list[str]:
-    """Ids of the versions there are, the oldest first: where they are shared, by the database, else on disk."""
+    """Ids of the versions there are, the oldest first: where they are shared, by the database, else on
+    disk."""
     if isinstance(database, PostgresDatabase):
         with database.reading() as conn:
             if is_shared(conn):
@@ -284,11 +287,28 @@ def bring(root: Path, database: Database, version: str) -> None:
     log.info("fetched %s of %s from %s", counted(found.n_parts, "file"), version, store)
 
 
+def lacking_in(store: "Objects", version: str) -> list[str]:
+    """What a store lacks of a version, by the sizes of its files, a sentence each. Raises
+    ObjectStoreError."""
+    try:
+        manifest = store.manifest(version)
+    except UnknownIdError:
+        return [f"version {version} is not there"]
+    found = []
+    for name, (digest, size) in sorted(manifest.files.items()):
+        try:
+            if store.size_of(digest) != size:
+                found.append(f"{version}/{name} has another size than its manifest says")
+        except MissingObjectError:
+            found.append(f"{version}/{name} is missing")
+    return found
+
+
 def prune_shared(
     root: Path, database: Database, store: "Objects", *, keep: int, never: Collection[str]
 ) -> list[str]:
-    """Delete the oldest shared versions beyond the `keep` newest, but none in `never`, and none that a host has
-    begun to fetch within the last hour; returns their ids. Call only while holding the refresh lock."""
+    """Delete the oldest shared versions beyond the `keep` newest, but none in `never`, and none that a host
+    has begun to fetch within the last hour; returns their ids. Call only while holding the refresh lock."""
     there = set(store.versions()) | set(list_versions(root))
     with database.transaction() as conn:
         require_lock(root, database, conn)

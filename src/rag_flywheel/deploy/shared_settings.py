@@ -1,8 +1,9 @@
-"""The settings that hosts with folders of their own share: the database has them, each folder a copy in its file.
+"""The settings that hosts with folders of their own share: the database has them, each folder a copy in its
+file.
 
-A file that was edited on one host differs from what its host and the database last agreed on, which the folder
-keeps beside it. A refresh of that host makes the edited settings those of the index; others take them over. Where
-both were changed, a person has to decide.
+A file that was edited on one host differs from what its host and the database last agreed on, which the
+folder keeps beside it. A refresh of that host makes the edited settings those of the index; others take them
+over. Where both were changed, a person has to decide.
 """
 
 import dataclasses
@@ -22,8 +23,8 @@ from rag_flywheel.store.postgres import PostgresDatabase
 
 log = logging.getLogger("rag_flywheel")
 OWN = ("encoder", "n_lookups", "record_wait_s")
-"""The settings that each host may have otherwise: where its model is, and what suits its memory and network. Which
-encoder the index has, the database knows."""
+"""The settings that each host may have otherwise: where its model is, and what suits its memory and network.
+Which encoder the index has, the database knows."""
 AGREED = "AGREED"
 _MOST_BYTES = 100_000
 
@@ -50,8 +51,8 @@ def joined(text: str, given: Config | None, encoder: str) -> Config:
     if given is not None:
         if names := differing(given, theirs):
             raise ConfigError(
-                f"{_said(names[0], given)} in the config given here, and {_said(names[0], theirs)} in the index, "
-                "which hosts share; open it without config=, or with these settings"
+                f"{_said(names[0], given)} in the config given here, and {_said(names[0], theirs)} in the "
+                "index, which hosts share; open it without config=, or with these settings"
             )
         return given
     return dataclasses.replace(theirs, encoder=encoder) if encoder else theirs
@@ -90,8 +91,8 @@ def adopt(root: Path, database: Database) -> None:
 
 
 def checked(root: Path, database: Database, found: Config) -> Config:
-    """The settings of a folder, in which `found` was read, beside those that hosts share; warns where the file was
-    edited.
+    """The settings of a folder, in which `found` was read, beside those that hosts share; warns where the
+    file was edited.
 
     Raises ConfigError where both were changed since they were the same.
     """
@@ -106,12 +107,13 @@ def checked(root: Path, database: Database, found: Config) -> Config:
     here, there = _said(names[0], own), _said(names[0], theirs)
     if text != _agreed(root):
         raise ConfigError(
-            f"{root / settings.FILE_NAME} says {here}, and another host made {there} the setting of the index "
-            f"meanwhile; write that into the file ({', '.join(names)}), open the index, and change it then"
+            f"{root / settings.FILE_NAME} says {here}, and another host made {there} the setting of the "
+            f"index meanwhile; write that into the file ({', '.join(names)}), open the index, and change it "
+            "then"
         )
     log.warning(
-        "%s says %s, while the index has %s: this host alone goes by it until it refreshes the index, which makes "
-        "it the setting of all",
+        "%s says %s, while the index has %s: this host alone goes by it until it refreshes the index, which "
+        "makes it the setting of all",
         root / settings.FILE_NAME,
         here,
         there,

@@ -10,9 +10,10 @@ from importlib import metadata
 from pathlib import Path
 
 from rag_flywheel import config as settings
-from rag_flywheel.deploy.current import read_current
+from rag_flywheel.deploy.current import live_now, read_current
 from rag_flywheel.deploy.loaded import load_version, published_of
 from rag_flywheel.deploy.origin import origin_problems
+from rag_flywheel.deploy.shared import lacking_in, store_of
 from rag_flywheel.deploy.versions import (
     CURRENT,
     VERSIONS,
@@ -74,7 +75,7 @@ def _shared_problems(root: Path, database: Database) -> list[str]:
         live = live_now(root, database)
         if live is None:
             return []
-        lacking = store.problems(live.version)
+        lacking = lacking_in(store, live.version)
     except FlywheelError as error:
         return [str(error)]
     return [f"{store}: {each}; `rag-flywheel refresh` sends it again" for each in lacking]

@@ -137,11 +137,11 @@ def finish(job: Job, live: Live, report: RefreshReport) -> None:
         tell(job.database)  # which it may not have been when it went live
     else:
         never = {v for v in (report.version, live.current and live.current.version) if v}
-        for version in prune.prune(job.root, job.database, keep=job.config.keep_versions, never=never):
-            log.info("refresh: pruned version %s", version)
-        for version in prune.prune_unreadable(
-            job.root, job.database, never={str(report.version)}
+        for version in prune.prune(
+            job.root, job.database, keep=job.config.keep_versions, never=never
         ):
+            log.info("refresh: pruned version %s", version)
+        for version in prune.prune_unreadable(job.root, job.database, never={str(report.version)}):
             log.info("refresh: deleted version %s, which an earlier release built", version)
         prune.drop_derived(job.root, never={str(report.version)})
         if job.published is not None:

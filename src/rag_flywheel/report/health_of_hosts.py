@@ -38,7 +38,7 @@ def _version_here(root: Path, database: Database) -> HealthCheck:
     said = f"this host has {serves}; {live} is live since {since}"
     if wall_clock.now() - change.at < _BEHIND_S:
         return HealthCheck(name, "ok", said, expected)
-    to_do = "nothing where nobody asks, for the next question fetches it; else see the object store, and the log"
+    to_do = "nothing where nobody asks, for the next question fetches it; else see the object store"
     return HealthCheck(name, "degraded", said, expected, to_do)
 
 

@@ -13,8 +13,8 @@ from rag_flywheel.deploy.files import entries_below
 from rag_flywheel.deploy.loaded import load_parameters, published_of
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.origin import is_own
-from rag_flywheel.deploy.verify import checked_before, encoder_identity, stray_problems
 from rag_flywheel.deploy.shared import store_of
+from rag_flywheel.deploy.verify import checked_before, encoder_identity, stray_problems
 from rag_flywheel.deploy.versions import (
     CURRENT,
     MANIFEST,

@@ -70,7 +70,8 @@ def status(root: Path, database: Database, config: Config) -> Status:
 
 
 def _shared(database: Database, current: Current | None) -> dict[str, Any]:
-    """Where hosts share versions, and since when another one is live than this folder has; None: it is not."""
+    """Where hosts share versions, and since when another one is live than this folder has; None: it is
+    not."""
     store = store_of(database)
     if store is None:
         return {}

@@ -198,7 +198,8 @@ class LiveState:
             return journal.count_by_hand(conn) + forgetting.count_done(conn)
 
     def _load_aside(self, what: object) -> None:
-        """Load the live version in the background. what: a name of this attempt, of which each is made once."""
+        """Load the live version in the background. what: a name of this attempt, of which each is made
+        once."""
         if what == self._begun:
             return
         with self._lock:

@@ -197,7 +197,8 @@ def last_live_change_at(conn: Connection) -> float | None:
 
 
 class LiveChange(NamedTuple):
-    """A change of the live version: its number, when it was made, and what is live since; None: nothing is."""
+    """A change of the live version: its number, when it was made, and what is live since; None: nothing
+    is."""
 
     id: int
     at: float

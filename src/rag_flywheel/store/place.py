@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 LINK = "STORE"
 _MOST_BYTES = 2_000
 FOLDER, OBJECTS, SETTINGS = "folder", "objects", "settings"
-"""The keys, among what the store notes, of the token, of the address of the object store that versions are in, and
-of the settings that hosts share; they are in no copy."""
+"""The keys, among what the store notes, of the token, of the address of the object store that versions are
+in, and of the settings that hosts share; they are in no copy."""
 
 
 def is_linked(root: Path) -> bool:
@@ -65,7 +65,8 @@ def is_shared(conn: Connection) -> bool:
 
 
 def settings_there(root: Path, address: Address) -> str | None:
-    """The settings that hosts share of the index at an address; None: there is none yet, or one folder has them.
+    """The settings that hosts share of the index at an address; None: there is none yet, or one folder has
+    them.
 
     Raises StorageError when the server does not answer.
     """
@@ -94,7 +95,8 @@ def open_store(
 ) -> Database:
     """The store of the index folder at `root`, with the tables of this release.
 
-    user_hash: as `migrate` takes it; own: whether to see that its versions lie in no other folder. Raises InputError, StorageError.
+    user_hash: as `migrate` takes it; own: whether to see that its versions lie in no other folder. Raises
+    InputError, StorageError.
     """
     from rag_flywheel.store.migrations import (  # sqlite-utils takes 50 ms to load
         migrate,

@@ -162,8 +162,8 @@ class PostgresConnection:
 class HeldLock:
     """A lock of the server that a thread holds.
 
-    pid: of the process of the server whose connection holds it; began: a number that its holder notes, by which
-    it sees what others did if they got the lock meanwhile.
+    pid: of the process of the server whose connection holds it; began: a number that its holder notes, by
+    which it sees what others did if they got the lock meanwhile.
     """
 
     pid: int
@@ -358,8 +358,8 @@ class PostgresDatabase(Database):
             conn.raw.close()
 
     def held_lock(self, conn: Connection, name: str) -> "HeldLock | None":
-        """The lock that this thread took by `lock`, if its connection still holds it: that may have ended while
-        the process slept."""
+        """The lock that this thread took by `lock`, if its connection still holds it: that may have ended
+        while the process slept."""
         held = self._locks_held().get(name)
         if held is None:
             return None

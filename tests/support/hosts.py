@@ -1,0 +1,95 @@
+"""Hosts that serve one index on PostgreSQL, each from a folder of its own, and an object store between them."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from fakes import WordEncoder
+from folders import PASSAGES
+from killed import started
+from rag_flywheel import Flywheel
+from rag_flywheel.deploy.objects import Objects
+from rag_flywheel.store.postgres import Address
+
+WORKER = Path(__file__).parents[1] / "hosts" / "worker.py"
+
+
+class Shared:
+    """An index that hosts share: the URL of its schema, its object store, and the folders of its hosts."""
+
+    def __init__(self, folder: Path, url: str, objects: str) -> None:
+        self.folder, self.url, self.objects = folder, url, objects
+        self._open: list[Flywheel] = []
+
+    def root(self, host: str) -> Path:
+        """The folder of a host."""
+        return self.folder / "hosts" / host
+
+    def open(self, host: str, **more: Any) -> Flywheel:
+        """The index, opened on a host; closed with the test."""
+        (self.folder / "hosts").mkdir(exist_ok=True)
+        given = {"encoder": WordEncoder(), "objects": self.objects, **more}
+        found = Flywheel.open(self.url, cache=self.root(host), **given)
+        self._open.append(found)
+        return found
+
+    def begun(self, *hosts: str) -> list[Flywheel]:
+        """The index opened on these hosts, of which the first added and refreshed it."""
+        first = self.open(hosts[0])
+        first.add(PASSAGES)
+        first.refresh()
+        return [first, *(self.open(host) for host in hosts[1:])]
+
+    def store(self) -> Objects:
+        """What is in the object store."""
+        return Objects.at(self.objects)
+
+    @contextmanager
+    def sql(self) -> Iterator[Any]:
+        """A connection to the schema, in autocommit."""
+        import psycopg
+
+        address = Address.of(self.url)
+        with closing(psycopg.connect(address.conninfo, autocommit=True)) as conn:
+            conn.execute(f'SET search_path = "{address.schema}"')
+            yield conn
+
+    def end_connections(self) -> None:
+        """End all connections of the index, as a server does that is shut down."""
+        with self.sql() as conn:
+            conn.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = %s AND pid != pg_backend_pid()",
+                (f"rag-flywheel {Address.of(self.url).schema}",),
+            )
+
+    def worker(self, host: str, *what: str) -> subprocess.Popen[bytes]:
+        """A process of a host that does something: `tests/hosts/worker.py` says what."""
+        (self.folder / "hosts").mkdir(exist_ok=True)
+        return started(WORKER, self.url, self.root(host), self.objects, *what)
+
+    def close(self) -> None:
+        """Close every host."""
+        for each in self._open:
+            each.close()
+
+
+def come_to(fw: Flywheel, version: str | None, *, within_s: float = 20.0) -> None:
+    """Ask until answers come from this version, which a host fetches in the background."""
+    until = time.monotonic() + within_s
+    while (found := fw.retrieve("word3", k=1, record=False).version) != version:
+        assert time.monotonic() < until, f"{found} answers after {within_s} s, not {version}"
+        time.sleep(0.01)
+
+
+def python(code: str, *arguments: object) -> str:
+    """What a program prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
