@@ -1,7 +1,10 @@
-"""Hosts that serve one index on PostgreSQL, each from a folder of its own, and an object store between them."""
+"""Hosts that serve one index on PostgreSQL, each from a folder of its own, and an object store between
+them."""
 
+import json
+import select
+import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -67,15 +70,49 @@ class Shared:
                 (f"rag-flywheel {Address.of(self.url).schema}",),
             )
 
-    def worker(self, host: str, *what: str) -> subprocess.Popen[bytes]:
+    @contextmanager
+    def worker(self, host: str, *what: str) -> Iterator["Worker"]:
         """A process of a host that does something: `tests/hosts/worker.py` says what."""
         (self.folder / "hosts").mkdir(exist_ok=True)
-        return started(WORKER, self.url, self.root(host), self.objects, *what)
+        made = Worker(started(WORKER, self.url, self.root(host), self.objects, *what))
+        try:
+            assert made.said() == ["ready"]
+            yield made
+        finally:
+            made.process.kill()
+            made.process.wait()
+            assert made.process.stdout is not None
+            made.process.stdout.close()
 
     def close(self) -> None:
         """Close every host."""
         for each in self._open:
             each.close()
+
+
+class Worker:
+    """A process that says what it does, a line of JSON at a time."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+
+    def said(self, *, within_s: float = 60.0) -> list[Any]:
+        """The next line."""
+        out = self.process.stdout
+        assert out is not None
+        assert select.select([out], [], [], within_s)[0], "it said nothing"
+        line = out.readline()
+        assert line, f"it ended: {self.process.wait()}"
+        found: list[Any] = json.loads(line)
+        return found
+
+    def go_on(self) -> None:
+        """Let it go on after it stopped."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def ended(self) -> int:
+        """How it ended."""
+        return self.process.wait(60)
 
 
 def come_to(fw: Flywheel, version: str | None, *, within_s: float = 20.0) -> None:
@@ -85,11 +122,3 @@ def come_to(fw: Flywheel, version: str | None, *, within_s: float = 20.0) -> Non
         assert time.monotonic() < until, f"{found} answers after {within_s} s, not {version}"
         time.sleep(0.01)
 
-
-def python(code: str, *arguments: object) -> str:
-    """What a program prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
