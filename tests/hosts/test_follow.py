@@ -122,8 +122,10 @@ def test_a_state_is_of_one_version_and_one_timeline_while_it_follows(shared: Sha
 
     def ask() -> None:
         while not ended.is_set():
-            with two._database.reading() as conn:  # noqa: SLF001 - what was committed before the call
-                there = {row[0] for row in conn.execute("SELECT id FROM passages WHERE ended IS NULL")}
+            with two._database.reading() as conn:
+                there = {
+                    row[0] for row in conn.execute("SELECT id FROM passages WHERE ended IS NULL")
+                }
             hits = [hit.passage_id for hit in two.retrieve("marker", k=100, record=False).hits]
             shown = {each for each in hits if each.startswith("m")}
             if len(hits) != len(set(hits)) or not {t for t in there if t.startswith("m")} <= shown:

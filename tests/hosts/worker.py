@@ -1,7 +1,8 @@
-"""A process of a host: worker.py URL FOLDER OBJECTS refresh|forget POINT [killed|stopped].
+"""A process of a host: worker.py URL FOLDER OBJECTS refresh|forget [POINT [SIGSTOP]].
 
-It comes to a point of its work, says so, and ends itself by SIGKILL, or stops by SIGSTOP, just before or after it.
-On stdout, one JSON line each: "ready"; the outcome of the call, or the name of its error.
+It comes to a point of its work, says so, and ends itself by SIGKILL, or stops by SIGSTOP, just before or
+after it. On stdout, one JSON line each: "ready"; "there", at the point; the outcome of the call, or its
+error.
 """
 
 import json
@@ -24,8 +25,16 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "row": (current, "write_current", "before"),  # the row is committed
     "current": (current, "write_current", "after"),  # so is CURRENT of this folder
     "telling": (current, "tell", "after"),  # so is CURRENT of the store
-    "pruning": (objects.Objects, "delete", "before"),  # rows of old versions are deleted, files are not
-    "sweeping": (objects.Objects, "sweep", "before"),  # manifests of old versions are deleted as well
+    "pruning": (
+        objects.Objects,
+        "delete",
+        "before",
+    ),  # rows of old versions are deleted, files are not
+    "sweeping": (
+        objects.Objects,
+        "sweep",
+        "before",
+    ),  # manifests of old versions are deleted as well
 }
 """By their names: what is called there, and whether the process ends before that call or after it."""
 

@@ -69,6 +69,7 @@ class Shared:
                 "WHERE application_name = %s AND pid != pg_backend_pid()",
                 (f"rag-flywheel {Address.of(self.url).schema}",),
             )
+        time.sleep(0.2)  # until the other side has noticed
 
     @contextmanager
     def worker(self, host: str, *what: str) -> Iterator["Worker"]:
@@ -121,4 +122,3 @@ def come_to(fw: Flywheel, version: str | None, *, within_s: float = 20.0) -> Non
     while (found := fw.retrieve("word3", k=1, record=False).version) != version:
         assert time.monotonic() < until, f"{found} answers after {within_s} s, not {version}"
         time.sleep(0.01)
-
