@@ -25,6 +25,7 @@ from rag_flywheel.deploy.versions import (
     version_folder,
 )
 from rag_flywheel.errors import (
+    DamagedObjectError,
     FlywheelError,
     InputError,
     MissingObjectError,
@@ -37,6 +38,7 @@ from rag_flywheel.records import Current
 from rag_flywheel.store import fetches, forgetting, journal, timeline, users, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.place import (
+    DAMAGED,
     FOLDER,
     OBJECTS,
     SETTINGS,
@@ -194,7 +196,13 @@ def share(root: Path, database: Database, version: str) -> None:
         require_lock(root, database, conn)
     claim(database, store)
     if version in list_versions(root):
-        sent = store.publish(version_folder(root, version), read_manifest(root, version))
+        with database.reading() as conn:
+            damaged = journal.read_meta(conn, DAMAGED) is not None
+        folder, manifest = version_folder(root, version), read_manifest(root, version)
+        sent = store.publish(folder, manifest, anew=damaged)
+        if damaged:
+            with database.transaction() as conn:
+                journal.drop_meta(conn, DAMAGED)
         log.info("refresh: sent %s of %s to %s", counted(sent.n_parts, "file"), version, store)
     elif version not in store.versions():
         raise UnknownIdError(f"version {version} is neither in {root} nor at {store}")
@@ -281,6 +289,10 @@ def bring(root: Path, database: Database, version: str) -> None:
         fetches.note(conn, host, version)
     try:
         found = store.fetch(root, version)
+    except DamagedObjectError:
+        with database.transaction() as conn:
+            journal.write_meta(conn, DAMAGED, version)  # the next refresh sends all of it again
+        raise
     except UnknownIdError as error:
         raise MissingObjectError(
             f"{error}; it was lost there, or deleted meanwhile. `rag-flywheel refresh` on a host that has it "
