@@ -14,7 +14,6 @@ from rag_flywheel.errors import CorruptFileError, LockedError
 from rag_flywheel.store import journal
 from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.place import is_shared
 from rag_flywheel.store.postgres import PostgresDatabase
 
 FILE_NAME, CHANGE, FOLLOW = "refresh.lock", "change.lock", "follow.lock"
@@ -65,7 +64,7 @@ def require_lock(root: Path, database: Database, conn: Connection) -> None:
 
     conn: of the write transaction in which what was built goes live; no other is committed meanwhile.
     """
-    if not isinstance(database, PostgresDatabase) or not is_shared(conn):
+    if not isinstance(database, PostgresDatabase) or not journal.is_shared(conn):
         return
     held = database.held_lock(conn, "refresh")
     if held is None or held.began != journal.last_change_number(conn):
@@ -78,7 +77,7 @@ def require_lock(root: Path, database: Database, conn: Connection) -> None:
 
 def note_change(database: Database, conn: Connection) -> None:
     """Note that the last change of the live version is this thread's own, for `require_lock`."""
-    if isinstance(database, PostgresDatabase) and is_shared(conn):
+    if isinstance(database, PostgresDatabase) and journal.is_shared(conn):
         held = database.held_lock(conn, "refresh")
         if held is not None:
             held.began = journal.last_change_number(conn)
@@ -111,6 +110,6 @@ def _on_server(database: Database | None, name: str, why: str, wait_s: float) ->
         if isinstance(database, PostgresDatabase):
             held = stack.enter_context(database.lock(name, why, wait_s=wait_s))
             with database.reading() as conn:
-                if is_shared(conn):
+                if journal.is_shared(conn):
                     held.began = journal.last_change_number(conn)
         yield
