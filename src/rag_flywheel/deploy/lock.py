@@ -1,7 +1,8 @@
-"""The locks of an index: one process at a time builds or moves versions, one changes the encoder.
+"""The locks of an index: one process at a time builds or moves versions, one changes the encoder, one of a
+folder fetches versions.
 
-Each is a file in the folder and, where the database is on a server, a lock there too, since a folder that
-hosts share may not lock files for all of them.
+Each is a file in the folder and, but for the last, where the database is on a server a lock there too, since
+a folder that hosts share may not lock files for all of them.
 """
 
 from collections.abc import Iterator
@@ -16,8 +17,8 @@ from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.postgres import PostgresDatabase
 
-FILE_NAME, CHANGE, FOLLOW = "refresh.lock", "change.lock", "follow.lock"
-_FETCH_S = 3_600.0
+FILE_NAME, CHANGE, FETCH, FOLLOW = "refresh.lock", "change.lock", "fetch.lock", "follow.lock"
+_FOLLOW_S = 3_600.0  # longer than a version takes to be fetched
 
 
 @contextmanager
@@ -53,8 +54,8 @@ def change_lock(root: Path, database: Database | None = None) -> Iterator[None]:
 @contextmanager
 def follow_lock(root: Path) -> Iterator[None]:
     """Hold the lock of those that bring the folder of a host up to date during the block; others wait."""
-    why = f"another process has been fetching a version into {root} for {_FETCH_S:.0f} s; see whether it runs"
-    with _lock(root, FOLLOW, why, _FETCH_S):
+    why = f"another process has been fetching a version into {root} for {_FOLLOW_S:.0f} s; see whether it runs"
+    with _lock(root, FOLLOW, why, _FOLLOW_S):
         yield
 
 
@@ -81,6 +82,15 @@ def note_change(database: Database, conn: Connection) -> None:
         held = database.held_lock(conn, "refresh")
         if held is not None:
             held.began = journal.last_change_number(conn)
+
+
+@contextmanager
+def fetch_lock(root: Path, *, wait_s: float) -> Iterator[None]:
+    """Hold the lock of this folder alone, in which one process at a time fetches versions from an object
+    store. Raises LockedError when another process holds it for wait_s."""
+    why = f"another process is fetching a version into {root}; wait for it"
+    with _lock(root, FETCH, why, wait_s):
+        yield
 
 
 @contextmanager
