@@ -54,7 +54,9 @@ def change_lock(root: Path, database: Database | None = None) -> Iterator[None]:
 @contextmanager
 def follow_lock(root: Path) -> Iterator[None]:
     """Hold the lock of those that bring the folder of a host up to date during the block; others wait."""
-    why = f"another process has been fetching a version into {root} for {_FOLLOW_S:.0f} s; see whether it runs"
+    why = (
+        f"another process has been fetching a version into {root} for an hour; see whether it runs"
+    )
     with _lock(root, FOLLOW, why, _FOLLOW_S):
         yield
 
