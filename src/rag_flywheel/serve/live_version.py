@@ -25,7 +25,9 @@ from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.postponed import Postponed
 from rag_flywheel.serve.server import Server
+from rag_flywheel.serve.texts import Texts
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.place import text_copy
 
 log = logging.getLogger("rag_flywheel")
 _ANY_QUERY = "a"
@@ -52,6 +54,7 @@ def server_of(
         lambda: current_of(root),
         lambda: read_live(root, database, last),
         root / CURRENT,
+        Texts(database, text_copy(root, database)),
     )
     return Server(database, config, source, live, lookups, postponed)
 

@@ -5,14 +5,12 @@ it is of; rows are copied between the two.
 """
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_flywheel.errors import CorruptFileError, InputError
-from rag_flywheel.store.connection import Connection, scalar
+from rag_flywheel.store.connection import Connection, each_row, in_parts, scalar
 from rag_flywheel.store.passages import read_clock
 from rag_flywheel.store.place import FOLDER
 from rag_flywheel.store.schema import expected_tables
@@ -21,7 +19,6 @@ from rag_flywheel.store.sqlite import SqliteDatabase, make_file
 if TYPE_CHECKING:
     from rag_flywheel.store.postgres import PostgresDatabase
 
-_AT_ONCE = 2_000  # rows
 _NUMBERED = (
     ("retrievals", "rid"),
     *(
@@ -118,13 +115,8 @@ def _copy_rows(source: Connection, target: Connection) -> None:
         order = (
             " ORDER BY rowid" if table == "vectors" else ""
         )  # they lie in the order of the texts
-        rows = source.execute(f"SELECT {names} FROM {table}{order}")
+        rows = each_row(source, f"SELECT {names} FROM {table}{order}")
         sql = f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})"
-        for part in _parts(rows):
+        for part in in_parts(rows):
             target.executemany(sql, part)
     target.execute("DELETE FROM meta WHERE key = ?", (FOLDER,))
-
-
-def _parts(rows: Iterator[tuple[object, ...]]) -> Iterator[list[tuple[object, ...]]]:
-    while part := list(islice(rows, _AT_ONCE)):
-        yield part

@@ -14,6 +14,8 @@ from rag_flywheel.store import journal
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.store.postgres import Address, PostgresDatabase
 from rag_flywheel.store.sqlite import SqliteDatabase
+from rag_flywheel.store.text_copy import FILE_NAME as TEXTS
+from rag_flywheel.store.text_copy import TextCopy
 
 if TYPE_CHECKING:
     from rag_flywheel.store.migrations import Hash
@@ -53,6 +55,13 @@ def open_database(
             "server by `rag-flywheel copy`"
         )
     return PostgresDatabase(address, root, read_only=read_only)
+
+
+def text_copy(root: Path, database: Database) -> TextCopy | None:
+    """The copy of the texts that the folder at `root` keeps of a store on a server; None: it keeps none."""
+    if database.read_only or not isinstance(database, PostgresDatabase):
+        return None
+    return TextCopy(root / TEXTS)
 
 
 def check_server(root: Path, address: Address) -> None:

@@ -5,12 +5,14 @@ It knows how to connect, lock, and translate errors; it must not know what the t
 
 import re
 import select
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -52,9 +54,12 @@ go first."""
 _BEGIN = "BEGIN; SET LOCAL synchronous_commit = off"
 _FLUSH = "SELECT pg_logical_emit_message(true, 'rag-flywheel', '')"
 """A transaction of its own that writes a record to the log and waits until the log is stored up to it."""
+_numbers = count()
 _NAME_BYTES = 63  # of the name of a program, as the server cuts it
 _UNKNOWN = 4  # the state of a connection that ended
 _LOOK_S = 0.1  # between two looks whether a lock is free
+_PAUSE, _LEAST_PAUSE_S, _MOST_PAUSE_S = 5.0, 0.02, 5.0
+"""A server that was not reached is not called for so many times as long as that took, within these bounds."""
 _WRITE, _REFRESH, _CHANGE = 0x0F17_0001, 0x0F17_0002, 0x0F17_0003
 """The first halves of the keys of advisory locks; the second is of the schema. Locks are of one database."""
 _LOCKS = {"refresh": _REFRESH, "change": _CHANGE}
@@ -147,6 +152,16 @@ class PostgresConnection:
         cursor: Rows = self.raw.cursor(binary=True).execute(translated(sql), parameters)
         return cursor
 
+    def each(self, sql: str, parameters: Values, size: int, /) -> Iterator[Any]:
+        """The rows of a statement, so many at a time: the server keeps the others."""
+        cursor = self.raw.cursor(f"each_{next(_numbers)}", withhold=not self.in_transaction)
+        try:
+            cursor.itersize = size
+            yield from cursor.execute(translated(sql), parameters, binary=True)
+        finally:
+            with suppress(Exception):  # of a transaction that has ended
+                cursor.close()
+
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> Rows:
         """Run a statement once for each of these values, sent together."""
         every = list(parameters)
@@ -174,6 +189,36 @@ class _Translated:
             raise self._database.as_flywheel_error(cast("psycopg.Error", error)) from error
 
 
+class _Pause:
+    """Refuses at once what would wait for a server that was just found to be gone; thread-safe.
+
+    One thread at a time tries again, after a pause in proportion to how long it took to fail.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._said = ""
+        self._until = 0.0
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Try to connect in the block. Raises OperationalError during a pause."""
+        with self._lock:
+            began = time.monotonic()
+            if self._said and began < self._until:
+                raise _driver().OperationalError(self._said)
+            self._until = began + _MOST_PAUSE_S  # for others, if it was gone before
+        try:
+            yield
+        except _driver().OperationalError as error:
+            with self._lock:
+                now = time.monotonic()
+                pause = min(max((now - began) * _PAUSE, _LEAST_PAUSE_S), _MOST_PAUSE_S)
+                self._said, self._until = str(error), now + pause
+            raise
+        self._said = ""
+
+
 class PostgresDatabase(Database):
     """The schema of an index on a server: a connection per thread, closed while the process forks.
 
@@ -185,6 +230,7 @@ class PostgresDatabase(Database):
         super().__init__(folder / FILE_NAME, read_only=read_only)
         self.address = address
         self._key = zlib.crc32(address.schema.encode()) - 2**31
+        self._pause = _Pause()
 
     @contextmanager
     def reading(self) -> Iterator[PostgresConnection]:
@@ -196,7 +242,8 @@ class PostgresDatabase(Database):
                 not handle.conn.in_transaction and _is_gone(handle.conn.raw)
             ):
                 handle.close()
-                handle.conn = self.connect()
+                with self._pause.attempt():
+                    handle.conn = self.connect()
                 handle.file = self._identity(handle.conn)
             yield handle.conn
 
@@ -240,7 +287,7 @@ class PostgresDatabase(Database):
         if token is None:
             token = new_token()
             conn.execute(f"INSERT INTO {ALIVE} (token) VALUES (?)", (token,))
-            begin_timeline(conn)
+            begin_timeline(conn, goes_on=True)
         conn.raw.execute("COMMIT")
         conn.raw.execute(_FLUSH)
         return token
