@@ -53,6 +53,18 @@ def every_index_on_a_server() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def schemas_of_this_test(every_index_on_a_server: None) -> Iterator[None]:
+    """On a server, their tables are for later tests."""
+    if os.environ.get("RAG_FLYWHEEL_TEST_STORE") != "postgresql":
+        yield
+        return
+    from on_postgres import schemas_given_back
+
+    with schemas_given_back():
+        yield
+
+
 @pytest.fixture
 def encoder() -> WordEncoder:
     return WordEncoder()
