@@ -3,6 +3,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -63,6 +64,20 @@ def schemas_of_this_test(every_index_on_a_server: None) -> Iterator[None]:
 
     with schemas_given_back():
         yield
+
+
+@pytest.fixture
+def own_server() -> Iterator[Any]:
+    """A PostgreSQL server of this test alone, which it may stop."""
+    from on_postgres import started
+
+    data = Path(os.environ.get("TMPDIR", "/tmp")) / f"pg-{os.getpid()}"
+    server = started(data)
+    try:
+        yield server
+    finally:
+        server.cleanup()
+        shutil.rmtree(data, ignore_errors=True)
 
 
 @pytest.fixture

@@ -69,7 +69,8 @@ def url_of(schema: str) -> str:
 
 
 def made_url_of(schema: str) -> str:
-    """The same of a schema whose tables are there and empty: those that an ended test had, if there are any."""
+    """The same of a schema with the tables of an ended test, which are empty; of one without any, if there
+    are none."""
     url = url_of(schema)
     if _empty:
         _administrator().execute(f'ALTER SCHEMA "{_empty.pop()}" RENAME TO "{schema}"')

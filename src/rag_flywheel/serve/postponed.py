@@ -122,7 +122,7 @@ class Postponed:
         if n:
             warnings.warn(
                 f"{counted(n, 'answer was', 'answers were')} not recorded, so that no vote can be cast on "
-                "them: another program went on writing to the database",
+                "them: another program went on writing to the database, or its server was gone",
                 NotRecordedWarning,
                 stacklevel=3,
             )

@@ -33,10 +33,6 @@ class Rows(Protocol):
         """All rows that are left."""
         ...
 
-    def fetchmany(self, size: int, /) -> list[Any]:
-        """The next rows, at most so many."""
-        ...
-
 
 class Connection(Protocol):
     """A connection on which statements are run."""

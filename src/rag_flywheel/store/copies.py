@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_flywheel.errors import CorruptFileError, InputError
+from rag_flywheel.store import journal
 from rag_flywheel.store.connection import Connection, each_row, in_parts, scalar
 from rag_flywheel.store.passages import read_clock
 from rag_flywheel.store.place import FOLDER
@@ -78,14 +79,42 @@ def put_on_server(copy: Path, database: "PostgresDatabase") -> None:
                 f"{database.address} holds an index; expected a schema without one, named by ?schema="
             )
         _copy_rows(source, conn)
-        last = scalar(source, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence") or 0
-        for table, column in (*_NUMBERED, ("passages", "pid")):
-            most = scalar(conn, f"SELECT coalesce(max({column}), 0) FROM {table}")
-            most = max(most, last) if table == "passages" else most
-            conn.execute(
-                "SELECT setval(pg_get_serial_sequence(?, ?), ?, ? = 1)",
-                (table, column, max(most, 1), bool(most)),
-            )
+        _count_on(source, conn)
+
+
+def replace_on_server(copy: Path, database: "PostgresDatabase") -> None:
+    """Replace all that a schema holds, durably, by what a copy holds; its readers go on meanwhile.
+
+    The folder that it belongs to stays the same."""
+    from rag_flywheel.store.migrations import migrations
+
+    with (
+        closing(sqlite3.connect(copy, isolation_level=None)) as source,
+        database.transaction() as conn,
+    ):
+        folder = journal.read_meta(conn, FOLDER)
+        tables = list(expected_tables(migrations))
+        for table in tables:  # some refuse that rows are deleted
+            conn.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+            conn.execute(f"DELETE FROM {table}")
+        _copy_rows(source, conn)
+        for table in tables:
+            conn.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+        _count_on(source, conn)
+        if folder is not None:
+            journal.write_meta(conn, FOLDER, folder)
+
+
+def _count_on(source: sqlite3.Connection, conn: Connection) -> None:
+    """Let numbers that the server gives out go on from those of the copy that its rows came from."""
+    last = scalar(source, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence") or 0
+    for table, column in (*_NUMBERED, ("passages", "pid")):
+        most = scalar(conn, f"SELECT coalesce(max({column}), 0) FROM {table}")
+        most = max(most, last) if table == "passages" else most
+        conn.execute(
+            "SELECT setval(pg_get_serial_sequence(?, ?), ?, ? = 1)",
+            (table, column, max(most, 1), bool(most)),
+        )
 
 
 def _write_rows(source: Connection, copy: Path) -> None:

@@ -55,6 +55,7 @@ _BEGIN = "BEGIN; SET LOCAL synchronous_commit = off"
 _FLUSH = "SELECT pg_logical_emit_message(true, 'rag-flywheel', '')"
 """A transaction of its own that writes a record to the log and waits until the log is stored up to it."""
 _numbers = count()
+_COMMIT_AND_FLUSH = f"COMMIT; {_FLUSH}"  # the lock is free, and others see it, before the second
 _NAME_BYTES = 63  # of the name of a program, as the server cuts it
 _UNKNOWN = 4  # the state of a connection that ended
 _LOOK_S = 0.1  # between two looks whether a lock is free
@@ -288,8 +289,7 @@ class PostgresDatabase(Database):
             token = new_token()
             conn.execute(f"INSERT INTO {ALIVE} (token) VALUES (?)", (token,))
             begin_timeline(conn, goes_on=True)
-        conn.raw.execute("COMMIT")
-        conn.raw.execute(_FLUSH)
+        conn.raw.execute(_COMMIT_AND_FLUSH)
         return token
 
     def make_schema(self) -> None:
@@ -318,9 +318,7 @@ class PostgresDatabase(Database):
             self._begin_writing(conn, wait_s)
             try:
                 yield conn
-                conn.raw.execute("COMMIT")
-                if durable:
-                    conn.raw.execute(_FLUSH)
+                conn.raw.execute(_COMMIT_AND_FLUSH if durable else "COMMIT")
             except BaseException:
                 if conn.in_transaction:
                     with suppress(_driver().Error):
