@@ -198,7 +198,9 @@ def test_a_server_that_is_killed_under_load_costs_no_answer_and_no_acknowledged_
             while not over.is_set():
                 n, user = n + 1, f"{name} {n}"
                 with suppress(UnreachableError):
-                    at_once(lambda user=user: fw.feedback(first.id, passage, "helpful", user_id=user))
+                    at_once(
+                        lambda user=user: fw.feedback(first.id, passage, "helpful", user_id=user)
+                    )
                     kept.append((passage, user))
                 time.sleep(0.005)
 

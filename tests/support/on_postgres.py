@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import os
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -79,7 +80,24 @@ def made_url_of(schema: str) -> str:
 
 
 _used = list[str]()
+_urls = dict[Path, str]()
+_lock = threading.Lock()
 _empty = list[str]()
+
+
+@contextmanager
+def _opening(root: Path) -> Iterator[str]:
+    """The URL of a new index, which several threads may open together."""
+    with _lock:
+        first = root not in _urls
+        if first:
+            _urls[root] = made_url_of(schema_of(root))
+        url = _urls[root]
+    try:
+        yield url
+    finally:
+        if first:
+            del _urls[root]
 
 
 @contextmanager
@@ -184,7 +202,8 @@ def open_on_server(opened: Callable[..., Flywheel]) -> Callable[..., Flywheel]:
             return opened(path, **more)
         is_new = not (root / FILE_NAME).exists() and not (root / "flywheel.toml").exists()
         if is_new and more.get("create", True) and not more.get("read_only"):
-            return opened(made_url_of(schema_of(root)), cache=root, **more)
+            with _opening(root) as url:
+                return opened(url, cache=root, **more)
         return opened(path, **more)
 
     return open_
@@ -221,6 +240,12 @@ _TABLES = (
 )
 
 
+_COLUMNS_OF = (
+    r"SELECT ordinal_position, column_name FROM information_schema.columns "
+    r"WHERE table_schema = current_schema() AND table_name = '\1'"
+)
+
+
 class Direct:
     """A connection to the tables of a folder's index, for tests that look into its file."""
 
@@ -236,6 +261,9 @@ class Direct:
         """Run a statement; each is committed by itself, unless a transaction was begun."""
         if sql == "BEGIN IMMEDIATE":
             return self._database._begin_writing(self._conn, 60.0)
+        if sql.startswith("PRAGMA wal_checkpoint"):
+            return self._conn.execute("SELECT 0")
+        sql = re.sub(r"^PRAGMA table_info\((\w+)\)", _COLUMNS_OF, sql)
         named = re.sub(r"\bsqlite_master\b", _TABLES, sql)
         named = re.sub(r"\bunixepoch\(\)", "extract(epoch FROM now())", named)
         named = re.sub(r"\bsum\((v\.verdict = '\w+')\)", r"sum((\1)::int)", named)
@@ -250,6 +278,12 @@ class Direct:
     def executemany(self, sql: str, values: Any) -> Any:
         """The same for each of many values."""
         return self._conn.executemany(sql, values)
+
+    def iterdump(self) -> Iterator[str]:
+        """All rows, as text."""
+        for (table,) in self.execute(f"SELECT name FROM {_TABLES} ORDER BY 1").fetchall():
+            for row in self.execute(f'SELECT * FROM "{table}" ORDER BY 1'):
+                yield f"{table} {row}"
 
     def commit(self) -> None:
         """Commit a transaction that was begun."""
