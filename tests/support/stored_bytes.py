@@ -1,4 +1,4 @@
-"""All bytes that an index stores: those of the files in its folder, and the values in its rows on a server."""
+"""All bytes that an index stores: those of the files in its folder, and of its rows on a server."""
 
 from collections.abc import Iterator
 from contextlib import closing

@@ -135,8 +135,8 @@ def record_of(ids: Sequence[str], state: State, asked: Request, write: Write) ->
 def warn_not_recorded() -> None:
     """Warn that an answer is given without a record."""
     warnings.warn(
-        "the answer was not recorded, and takes no votes: another program goes on writing to the database, or "
-        f"its server is gone, and {MOST} records wait for it",
+        "the answer was not recorded, and takes no votes: another program goes on writing to the database, "
+        f"or its server is gone, and {MOST} records wait for it",
         NotRecordedWarning,
         stacklevel=2,
     )
