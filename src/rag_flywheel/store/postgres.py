@@ -55,7 +55,7 @@ _BEGIN = "BEGIN; SET LOCAL synchronous_commit = off"
 _FLUSH = "SELECT pg_logical_emit_message(true, 'rag-flywheel', '')"
 """A transaction of its own that writes a record to the log and waits until the log is stored up to it."""
 _numbers = count()
-_COMMIT_AND_FLUSH = f"COMMIT; {_FLUSH}"  # the lock is free, and others see it, before the second
+_MOST_WAITING = 16  # rows
 _NAME_BYTES = 63  # of the name of a program, as the server cuts it
 _UNKNOWN = 4  # the state of a connection that ended
 _LOOK_S = 0.1  # between two looks whether a lock is free
@@ -131,12 +131,17 @@ def is_url(path: object) -> bool:
 
 
 class PostgresConnection:
-    """A connection that takes the statements of the store."""
+    """A connection that takes the statements of the store.
 
-    __slots__ = ("raw",)
+    In a write transaction, a few rows that are appended wait for what is sent next, mostly COMMIT.
+    """
+
+    __slots__ = ("_waiting", "raw", "writing")
 
     def __init__(self, raw: "psycopg.Connection[Any]") -> None:
         self.raw = raw
+        self.writing = False
+        self._waiting = list[tuple[str, Any]]()
 
     def close(self) -> None:
         """End the connection, whether the server is there or not."""
@@ -150,11 +155,14 @@ class PostgresConnection:
 
     def execute(self, sql: str, parameters: Values = (), /) -> Rows:
         """Run a statement; all of its rows are read at once."""
+        if self._waiting:
+            self.send()
         cursor: Rows = self.raw.cursor(binary=True).execute(translated(sql), parameters)
         return cursor
 
     def each(self, sql: str, parameters: Values, size: int, /) -> Iterator[Any]:
         """The rows of a statement, so many at a time: the server keeps the others."""
+        self.send()
         cursor = self.raw.cursor(f"each_{next(_numbers)}", withhold=not self.in_transaction)
         try:
             cursor.itersize = size
@@ -164,14 +172,54 @@ class PostgresConnection:
                 cursor.close()
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> Rows:
-        """Run a statement once for each of these values, sent together."""
+        """Run a statement once for each of these values, sent together; in a write transaction perhaps later,
+        and its errors are raised then."""
         every = list(parameters)
+        if self.writing and len(self._waiting) + len(every) <= _MOST_WAITING:
+            self._waiting += ((translated(sql), values) for values in every)
+            return _NO_ROWS
+        self.send()
         if len(every) == 1:  # in one exchange, where many take two
             return self.execute(sql, every[0])
         cursor = self.raw.cursor()
         cursor.executemany(translated(sql), every)
         rows: Rows = cursor
         return rows
+
+    def send(self, *last: str) -> None:
+        """Run what waits, and statements without values, in one exchange."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting and not last:
+            return
+        written = _driver().ClientCursor(self.raw).mogrify  # a pipeline of psycopg takes twice the time
+        self.raw.execute("; ".join([*(written(*each) for each in waiting), *last]))
+
+    def forget_waiting(self) -> None:
+        """Run nothing of what waits."""
+        self._waiting.clear()
+
+
+class _NoRows:
+    """The result of what is run later."""
+
+    rowcount = -1
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __next__(self) -> Any:
+        raise StopIteration
+
+    def fetchone(self) -> Any:
+        """None."""
+        return None
+
+    def fetchall(self) -> list[Any]:
+        """Nothing."""
+        return []
+
+
+_NO_ROWS = _NoRows()
 
 
 class _Translated:
@@ -289,7 +337,7 @@ class PostgresDatabase(Database):
             token = new_token()
             conn.execute(f"INSERT INTO {ALIVE} (token) VALUES (?)", (token,))
             begin_timeline(conn, goes_on=True)
-        conn.raw.execute(_COMMIT_AND_FLUSH)
+        conn.send("COMMIT", _FLUSH)
         return token
 
     def make_schema(self) -> None:
@@ -317,13 +365,18 @@ class PostgresDatabase(Database):
         with self.reading() as conn:
             self._begin_writing(conn, wait_s)
             try:
+                conn.writing = True
                 yield conn
-                conn.raw.execute(_COMMIT_AND_FLUSH if durable else "COMMIT")
+                # the lock is free, and others see all of it, before the log is stored
+                conn.send(*(("COMMIT", _FLUSH) if durable else ("COMMIT",)))
             except BaseException:
+                conn.forget_waiting()
                 if conn.in_transaction:
                     with suppress(_driver().Error):
                         conn.raw.execute("ROLLBACK")
                 raise
+            finally:
+                conn.writing = False
 
     def _begin_writing(self, conn: PostgresConnection, wait_s: float) -> None:
         """Begin a write transaction, in one exchange with the server when nobody else writes."""
@@ -455,6 +508,7 @@ def limited_statements(conn: Connection, seconds: float) -> Iterator[Callable[[]
     """End the block when one of its statements takes longer; whether it was ended. In a transaction, which
     goes on after it."""
     assert isinstance(conn, PostgresConnection)
+    conn.send()
     ended = False
     conn.raw.execute(f"SAVEPOINT limited; SET LOCAL statement_timeout = {int(seconds * 1000)}")
     try:

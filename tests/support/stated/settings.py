@@ -142,7 +142,7 @@ def postgresql(page: Page) -> None:
     found = page.result("postgres")
     page.lets("fact", "Tested with PostgreSQL 18")
     page.says("(up to {:,} of a process;", postponed.MOST)
-    page.lets("elsewhere", "of a named user 7.")  # tests/store/test_text_copy.py
+    page.lets("elsewhere", "of a named user 5.")  # tests/store/test_text_copy.py
     page.says("| scifact, {:,} passages, k = {} |", found["n_passages"], found["k"])
     kinds = ("`record=False`", "record=False"), ("recorded", "recorded")
     for name, row in (*kinds, ("recorded, of a named user", "recorded, of a named user")):
