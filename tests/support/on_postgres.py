@@ -240,6 +240,14 @@ _TABLES = (
 )
 
 
+_KEYS = {
+    **dict.fromkeys(("votes", "answer_votes", "corrections", "golden", "reviews", "notes"), "seq"),
+    **dict.fromkeys(("refreshes", "moves", "looks", "forgets", "attempts"), "id"),
+    "retrievals": "rid",
+    "passages": "pid",
+}
+"""What the rows of a table are in the order of."""
+_PLAIN = re.compile(rf"SELECT [^()]+ FROM ({'|'.join(_KEYS)})( WHERE (?!.*\b(ORDER|GROUP)\b).+)?")
 _COLUMNS_OF = (
     r"SELECT ordinal_position, column_name FROM information_schema.columns "
     r"WHERE table_schema = current_schema() AND table_name = '\1'"
@@ -268,6 +276,8 @@ class Direct:
         named = re.sub(r"\bunixepoch\(\)", "extract(epoch FROM now())", named)
         named = re.sub(r"\bsum\((v\.verdict = '\w+')\)", r"sum((\1)::int)", named)
         named = named.replace("max(seq, ?)", "greatest(seq, ?)")
+        if plain := _PLAIN.fullmatch(named):  # as they lie in a file of SQLite
+            named += f" ORDER BY {_KEYS[plain[1]]}"
         named = named.replace("json_array_length(value)", "json_array_length(value::json)")
         cursor = self._conn.execute(named, values)
         if self.row_factory is None:
