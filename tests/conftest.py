@@ -3,6 +3,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -51,6 +52,32 @@ def every_index_on_a_server() -> Iterator[None]:
         patch.setattr(sqlite3, "connect", connect_to_server(sqlite3.connect))
         patch.setattr(Flywheel, "open", open_on_server(Flywheel.open))
         yield
+
+
+@pytest.fixture(autouse=True)
+def schemas_of_this_test(every_index_on_a_server: None) -> Iterator[None]:
+    """On a server, their tables are for later tests."""
+    if os.environ.get("RAG_FLYWHEEL_TEST_STORE") != "postgresql":
+        yield
+        return
+    from on_postgres import schemas_given_back
+
+    with schemas_given_back():
+        yield
+
+
+@pytest.fixture
+def own_server() -> Iterator[Any]:
+    """A PostgreSQL server of this test alone, which it may stop."""
+    from on_postgres import started
+
+    data = Path(os.environ.get("TMPDIR", "/tmp")) / f"pg-{os.getpid()}"
+    server = started(data)
+    try:
+        yield server
+    finally:
+        server.cleanup()
+        shutil.rmtree(data, ignore_errors=True)
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
     postgres.py --url postgresql://... --folder SCRATCH [--out FILE]
 
 The server should lie on the same machine and store on the same disk as the folder. Vectors are given, so that
-no model takes part.
+no model takes part. Times are medians of rounds; "processor" is what the asking process used, without the
+server's part, which wall-clock times hold.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from rag_flywheel.bench.machine import commit, machine
 from rag_flywheel.formats.beir import read_beir
 from rag_flywheel.records import Vectors
 
-WRITERS, SECONDS, ROUNDS, K = 8, 8.0, 5, 8
+WRITERS, SECONDS, ROUNDS, VOTE_ROUNDS, K = 8, 8.0, 5, 3, 8
 DIM = 384
 
 
@@ -59,24 +60,33 @@ def opened(place: str) -> Flywheel:
     return Flywheel.open(place, encoder=Hashed())
 
 
-def retrieve_ms(fw: Flywheel, queries: Sequence[str], *, record: bool) -> list[float]:
-    """Milliseconds of each query, asked for the first time."""
-    fw.lookups.clear()
-    times = []
-    for query in queries:
-        began = time.perf_counter()
-        fw.retrieve(query, k=K, record=record)
-        times.append((time.perf_counter() - began) * 1e3)
-    return times
+def retrieved(
+    indexes: Mapping[str, Flywheel], queries: Sequence[str], **how: Any
+) -> dict[str, tuple[list[float], float]]:
+    """For each index (milliseconds of each query, processor milliseconds of this process in all), each query
+    asked of one index after the other, for the first time."""
+    times: dict[str, list[float]] = {store: [] for store in indexes}
+    used = dict.fromkeys(indexes, 0.0)
+    for fw in indexes.values():
+        fw.lookups.clear()
+    for n, query in enumerate(queries):
+        order = list(indexes.items())
+        for store, fw in order if n % 2 else reversed(order):
+            used_before, began = time.process_time(), time.perf_counter()
+            fw.retrieve(query, k=K, **how)
+            times[store].append((time.perf_counter() - began) * 1e3)
+            used[store] += (time.process_time() - used_before) * 1e3
+    return {store: (times[store], used[store]) for store in indexes}
 
 
 def cast(place: str, many: int, begin: Any, out: Any, name: int) -> None:
-    """One writer: votes for some seconds, `many` in one call; puts how many into `out`."""
+    """One writer: votes for some seconds, `many` in one call; puts how many, and the processor seconds that
+    it took, into `out`."""
     with opened(place) as fw:
         given = fw.retrieve(f"writer {name}", k=K)
         hits = [hit.passage_id for hit in given.hits]
         begin.wait()
-        n, until = 0, time.monotonic() + SECONDS
+        n, until, used_before = 0, time.monotonic() + SECONDS, time.process_time()
         while time.monotonic() < until:
             if many == 1:
                 fw.feedback(given.id, hits[n % K], "helpful", user_id=f"{name}-{n}")
@@ -85,7 +95,7 @@ def cast(place: str, many: int, begin: Any, out: Any, name: int) -> None:
                     [vote(given.id, hits[i % K], f"{name}-{n}-{i}") for i in range(many)]
                 )
             n += many
-        out.put(n)
+        out.put((n, time.process_time() - used_before))
 
 
 def vote(retrieval: str | None, passage: str, user: str) -> Any:
@@ -95,8 +105,9 @@ def vote(retrieval: str | None, passage: str, user: str) -> Any:
     return Vote(retrieval_id=retrieval, passage_id=passage, verdict="helpful", user_id=user)
 
 
-def votes_a_second(place: str, many: int) -> float:
-    """Votes of eight processes in a second, each durable when the call returns."""
+def votes_a_second(place: str, many: int) -> tuple[float, float]:
+    """(votes of eight processes in a second, each durable when the call returns; processor milliseconds of
+    the writers for each)."""
     context = multiprocessing.get_context("spawn")
     begin, out = context.Barrier(WRITERS), context.Queue()
     writers = [
@@ -104,10 +115,11 @@ def votes_a_second(place: str, many: int) -> float:
     ]
     for writer in writers:
         writer.start()
-    total = sum(int(out.get(timeout=300)) for _ in writers)
+    counts = [out.get(timeout=300) for _ in writers]
     for writer in writers:
         writer.join()
-    return total / SECONDS
+    total = sum(n for n, _ in counts)
+    return total / SECONDS, sum(used for _, used in counts) / total * 1e3
 
 
 def medians(rounds: Sequence[Sequence[float]]) -> dict[str, float]:
@@ -130,24 +142,36 @@ def measured(folder: Path, url: str, collection: str, n_queries: int) -> dict[st
     copy(lite, url, cache=server)
     places = {"sqlite": str(lite), "postgresql": str(server)}
     found: dict[str, Any] = {"n_passages": len(passages), "n_queries": len(queries), "k": K}
-    calls: dict[str, Callable[[Flywheel], list[float]]] = {
-        "retrieve, record=False": lambda fw: retrieve_ms(fw, queries, record=False),
-        "retrieve, recorded": lambda fw: retrieve_ms(fw, queries, record=True),
+    calls: dict[str, dict[str, Any]] = {
+        "retrieve, record=False": {"record": False},
+        "retrieve, recorded": {},
+        "retrieve, recorded, of a named user": {"user_id": "ann"},
     }
-    for name, call in calls.items():
-        rounds: dict[str, list[list[float]]] = {store: [] for store in places}
-        opened_ = {store: opened(place) for store, place in places.items()}
-        for fw in opened_.values():
-            call(fw)
-        for _ in range(ROUNDS):
-            for store, fw in opened_.items():
-                rounds[store].append(call(fw))
-        for fw in opened_.values():
-            fw.close()
-        found[name] = {store: medians(each) for store, each in rounds.items()}
+    with opened(places["sqlite"]) as one, opened(places["postgresql"]) as other:
+        indexes = {"sqlite": one, "postgresql": other}
+        for name, how in calls.items():
+            retrieved(indexes, queries, **how)
+            rounds = [retrieved(indexes, queries, **how) for _ in range(ROUNDS)]
+            found[name] = {
+                store: medians([each[store][0] for each in rounds])
+                | {
+                    "processor": round(
+                        statistics.median(r[store][1] for r in rounds) / n_queries, 3
+                    )
+                }
+                for store in places
+            }
     for many in (1, 10):
+        cast_: dict[str, list[tuple[float, float]]] = {store: [] for store in places}
+        for _ in range(VOTE_ROUNDS):
+            for store, place in places.items():
+                cast_[store].append(votes_a_second(place, many))
         found[f"votes a second, {many} a call, {WRITERS} processes"] = {
-            store: round(votes_a_second(place, many)) for store, place in places.items()
+            store: {
+                "votes": round(statistics.median(n for n, _ in each)),
+                "processor ms a vote": round(statistics.median(used for _, used in each), 3),
+            }
+            for store, each in cast_.items()
         }
     return found
 

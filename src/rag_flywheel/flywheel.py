@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -56,7 +56,7 @@ from rag_flywheel.encode.encoder_slot import EncoderSlot
 from rag_flywheel.encode.named_encoder import make_named
 from rag_flywheel.encode.too_long import count_too_long
 from rag_flywheel.encoder import Encoder, TextEncoder
-from rag_flywheel.errors import InputError, quoted
+from rag_flywheel.errors import InputError, UnreachableError, quoted
 from rag_flywheel.formats.anchors import Site
 from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.formats.documents import Cutting
@@ -1645,8 +1645,8 @@ class Flywheel:
         session = privacy.hashed_id(self._user_key, "session_id", session_id)
         record = record and not self._database.read_only
         if record and user is not None:
-            with self._database.reading() as conn:
-                record = not users.opted_out(conn, [user])
+            with suppress(UnreachableError), self._database.reading() as conn:
+                record = not users.opted_out(conn, [user])  # else asked before it is written
         stored = self._mask.filter(inside, but=self._config.tenant_key)
         words = self._config.store_queries == "text"
         return Request(

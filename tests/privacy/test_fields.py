@@ -11,6 +11,7 @@ import pytest
 
 from fakes import WordEncoder
 from rag_flywheel import Candidate, Config, Flywheel, Passage
+from stored_bytes import stored_bytes
 
 SECRET = "zebrafish4711"
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "privacy-requests.md"
@@ -118,7 +119,7 @@ def test_the_table_has_these_fields() -> None:
 
 
 def is_there(root: Path) -> bool:
-    return any(SECRET.encode() in p.read_bytes() for p in root.rglob("*") if p.is_file())
+    return any(SECRET.encode() in data for _, data in stored_bytes(root))
 
 
 def opened(root: Path, *, masked: bool = False) -> Flywheel:

@@ -20,6 +20,7 @@ from rag_flywheel.privacy import question_texts
 from rag_flywheel.store import journal
 from rag_flywheel.store.passages import query_digest
 from rag_flywheel.store.sqlite import SqliteDatabase
+from stored_bytes import stored_bytes
 
 PASSAGES = [Passage(f"p{i}", f"reset word{i} text{i}") for i in range(6)]
 WORDS = [f"zebra{i}quokka" for i in range(30)]
@@ -54,7 +55,7 @@ def acting(fw: Flywheel, query: str, passage: str = "p5") -> int:
 
 
 def found_in(folders: Sequence[Path], words: Sequence[str | bytes]) -> set[str | bytes]:
-    files = [p.read_bytes() for f in folders for p in f.rglob("*") if p.is_file()]
+    files = [data for folder in folders for _, data in stored_bytes(folder)]
     return {word for word in words if any(form in file for form in forms(word) for file in files)}
 
 

@@ -11,6 +11,7 @@ import pytest
 from fakes import WordEncoder
 from forgetting import forms
 from rag_flywheel import Candidate, Config, Flywheel, InputError, Passage
+from stored_bytes import stored_bytes
 
 MAIL = re.compile(r"secret\d+@example\.org")
 SHAPES = (
@@ -55,7 +56,7 @@ class Watched(WordEncoder):
 
 def in_bytes(root: Path) -> set[str]:
     """The secrets that are in the bytes of a folder, as they are or escaped."""
-    files = [path.read_bytes() for path in root.rglob("*") if path.is_file()]
+    files = [data for _, data in stored_bytes(root)]
     return {name for name in SECRETS if any(form in file for form in forms(name) for file in files)}
 
 

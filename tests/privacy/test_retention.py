@@ -34,7 +34,7 @@ def opened(root: Path) -> Flywheel:
     return Flywheel.open(root, encoder=WordEncoder(dim=32), config=config)
 
 
-def age(root: Path, table: str, days: float, where: str = "1") -> None:
+def age(root: Path, table: str, days: float, where: str = "1 = 1") -> None:
     with closing(sqlite3.connect(root / "flywheel.db")) as conn, conn:
         conn.execute(f"UPDATE {table} SET at = at - ? WHERE {where}", (days * DAY_S,))
 
@@ -311,7 +311,7 @@ def test_many_batches(tmp_path: Path) -> None:
         fw.add(PASSAGES)
         for part in range(3):
             fw.retrieve_many([f"question {part} {n}" for n in range(400)])
-        age(root, "retrievals", 31, "rid % 2")
+        age(root, "retrievals", 31, "rid % 2 = 1")
         fw.refresh()
         assert fw.status().n_retrievals == 600
 

@@ -128,7 +128,9 @@ def test_two_old_correctors_stay_two_voices_and_nobody_stays_nobody(tmp_path: Pa
         before = {(i.passage_id, i.why) for i in fw.review.items()}
         age(root)
         fold(fw)
-        one, two, nobody = [r["user_id"] for r in rows(root, "SELECT * FROM corrections")]
+        one, two, nobody = [
+            r["user_id"] for r in rows(root, "SELECT * FROM corrections ORDER BY seq")
+        ]
         assert one.startswith("once:") and two.startswith("once:") and one != two
         assert nobody is None
         assert known(fw) == {}

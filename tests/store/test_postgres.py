@@ -1,20 +1,16 @@
 """PostgreSQL as the store of an index: what holds there and has no like in SQLite."""
 
-import os
-import shutil
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fakes import WordEncoder
 from folders import PASSAGES, QUERY
-from on_postgres import server_url, started, url_of
+from on_postgres import server_url, url_of
 from rag_flywheel import Flywheel, InputError, LockedError, Passage, StorageError
 from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.errors import BusyError, ReadOnlyError, UnreachableError
@@ -23,7 +19,6 @@ from rag_flywheel.store.mutes import append_mutes
 from rag_flywheel.store.passages import advance_clock
 from rag_flywheel.store.postgres import Address, PostgresDatabase
 from rag_flywheel.store.postgres_sql import translated
-from rag_flywheel.store.timeline import Moment, read_moment
 
 WRITERS, EVENTS = 8, 200
 
@@ -238,89 +233,6 @@ def test_another_schema_of_the_database_is_another_index(tmp_path: Path) -> None
             fw.add(PASSAGES[:n])
             found.append(fw.status().n_passages)
     assert found == [3, 4]
-
-
-@pytest.fixture
-def own_server() -> Iterator[Any]:
-    """A server of this test alone, which it may stop."""
-    data = Path(os.environ.get("TMPDIR", "/tmp")) / f"pg-{os.getpid()}"
-    server = started(data)
-    try:
-        yield server
-    finally:
-        server.cleanup()
-        shutil.rmtree(data, ignore_errors=True)
-
-
-def test_a_server_that_restarts_loses_nothing_that_was_acknowledged(
-    own_server: Any, tmp_path: Path
-) -> None:
-    """The server of this test is stopped in the middle, and started again."""
-    url = f"{own_server.get_uri()}&schema=kb"
-    with Flywheel.open(url, cache=tmp_path / "kb", encoder=WordEncoder()) as fw:
-        fw.add(PASSAGES)
-        fw.refresh()
-        before = fw.retrieve(QUERY, k=3)
-        fw.feedback(before.id, before.hits[0].passage_id, "helpful", user_id="u")
-        expected = [hit.passage_id for hit in fw.retrieve(QUERY, k=3).hits]
-        os.kill(own_server.get_pid(), signal.SIGINT)
-        wait_until_gone(own_server.get_pid())
-        for call in (
-            lambda: fw.retrieve(QUERY, k=3),
-            lambda: fw.feedback(before.id, before.hits[0].passage_id, "harmful", user_id="v"),
-        ):
-            with pytest.raises(UnreachableError, match="cannot be reached"):
-                call()
-        own_server.ensure_postgres_running()
-        after = fw.retrieve(QUERY, k=3)
-        assert [hit.passage_id for hit in after.hits] == expected
-        fw.feedback(before.id, after.hits[0].passage_id, "harmful", user_id="v")
-        assert [vote.verdict for vote in fw.votes()] == ["harmful", "helpful"]
-
-
-def test_a_crash_of_the_server_loses_no_vote_and_begins_another_timeline(
-    own_server: Any, tmp_path: Path
-) -> None:
-    """A process of the server of this test is killed, so that it throws all others away and recovers."""
-    url = f"{own_server.get_uri()}&schema=kb"
-    with Flywheel.open(url, cache=tmp_path / "kb", encoder=WordEncoder()) as fw:
-        fw.add(PASSAGES)
-        fw.refresh()
-        found = fw.retrieve(QUERY, k=3)
-        fw.feedback(found.id, found.hits[0].passage_id, "helpful", user_id="u")
-        expected = [hit.passage_id for hit in fw.retrieve(QUERY, k=3).hits]
-        before = moment_of(fw)
-        with fw._database.reading() as conn:
-            (pid,) = conn.execute("SELECT pg_backend_pid()").fetchone()
-        os.kill(pid, signal.SIGKILL)
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            with suppress(UnreachableError):
-                after = fw.retrieve(QUERY, k=3)
-                break
-            time.sleep(0.1)
-        assert [hit.passage_id for hit in after.hits] == expected
-        assert moment_of(fw).timeline != before.timeline
-        assert moment_of(fw).seq == before.seq
-        assert [vote.verdict for vote in fw.votes()] == ["helpful"]
-        assert fw.verify() == []
-    with Flywheel.open(tmp_path / "kb", encoder=WordEncoder()) as fw:
-        assert [hit.passage_id for hit in fw.retrieve(QUERY, k=3).hits] == expected
-
-
-def moment_of(fw: Flywheel) -> Moment:
-    """The state of the database of an index."""
-    with fw._database.reading() as conn:
-        return read_moment(conn)
-
-
-def wait_until_gone(pid: int) -> None:
-    """Wait until a process has ended."""
-    until = time.monotonic() + 20
-    with suppress(ProcessLookupError):
-        while time.monotonic() < until:
-            os.kill(pid, 0)
-            time.sleep(0.05)
 
 
 def test_each_transaction_is_as_durable_as_it_asks_for(database: PostgresDatabase) -> None:

@@ -23,6 +23,7 @@ from rag_flywheel.records import Judgment
 from rag_flywheel.store import users
 from rag_flywheel.store import votes as vote_store
 from rag_flywheel.store.questions import query_hash, question_key
+from stored_bytes import stored_bytes
 
 Row = dict[str, Any]
 
@@ -168,13 +169,12 @@ def assert_same(
 
 
 def traces(root: Path, secrets: Iterable[str | bytes]) -> list[str]:
-    """Which files of a folder hold which of these, as UTF-8, UTF-16, hex, or escaped in JSON."""
+    """Which files of a folder, or tables, hold which of these, as UTF-8, UTF-16, hex, or escaped in JSON."""
     found = []
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        data = path.read_bytes()
+    for name, data in stored_bytes(root):
         for secret in secrets:
             if any(form in data for form in forms(secret)):
-                found.append(f"{path.relative_to(root)}: {secret!r}")
+                found.append(f"{name}: {secret!r}")
     return found
 
 

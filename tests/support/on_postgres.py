@@ -5,11 +5,15 @@ that uses it. RAG_FLYWHEEL_TEST_POSTGRES names another: the URL of a database in
 dropped.
 """
 
+import atexit
 import hashlib
+import itertools
 import os
 import re
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +36,18 @@ def server_url() -> str:
     if url := os.environ.get(SERVER):
         return url
     place = Path(os.environ.get("TMPDIR", "/tmp")) / f"rag-flywheel-postgres-{os.getuid()}"
-    return str(started(place).get_uri())
+    return _careless(str(started(place).get_uri()))
+
+
+def _careless(url: str) -> str:
+    """The URL of a server that never waits for the disk: no test makes its machine crash."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as conn:
+        for setting in ("fsync", "full_page_writes", "autovacuum"):
+            conn.execute(f"ALTER SYSTEM SET {setting} = off")
+        conn.execute("SELECT pg_reload_conf()")
+    return url
 
 
 def started(data: Path, *, cleanup_mode: str = "delete") -> Any:
@@ -50,11 +65,124 @@ def started(data: Path, *, cleanup_mode: str = "delete") -> Any:
 def url_of(schema: str) -> str:
     """The URL of a schema that no test has used, for this name."""
     url = server_url()
+    _administrator().execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+    return f"{url}{'&' if '?' in url else '?'}schema={schema}"
+
+
+def made_url_of(schema: str) -> str:
+    """The same of a schema with the tables of an ended test, which are empty; of one without any, if there
+    are none."""
+    url = url_of(schema)
+    if _empty:
+        _administrator().execute(f'ALTER SCHEMA "{_empty.pop()}" RENAME TO "{schema}"')
+    _used.append(schema)
+    return url
+
+
+_used = list[str]()
+_urls = dict[Path, str]()
+_lock = threading.Lock()
+_empty = list[str]()
+
+
+@contextmanager
+def _opening(root: Path) -> Iterator[str]:
+    """The URL of a new index, which several threads may open together."""
+    with _lock:
+        first = root not in _urls
+        if first:
+            _urls[root] = made_url_of(schema_of(root))
+        url = _urls[root]
+    try:
+        yield url
+    finally:
+        if first:
+            del _urls[root]
+
+
+@contextmanager
+def schemas_given_back() -> Iterator[None]:
+    """The schemas that are made in the block are emptied after it, for others: to make their tables takes ten
+    times as long."""
+    n_before = len(_used)
+    try:
+        yield
+    finally:
+        used = _used[n_before:]
+        del _used[n_before:]
+        for schema in used:
+            _give_back(_administrator(), schema)
+
+
+def _give_back(conn: Any, schema: str) -> None:
+    free = f"empty_{os.getpid()}_{next(_numbers)}"
+    if conn.execute("SELECT empty_schema(%s)", (schema,)).fetchone() == (True,):
+        conn.execute(f'ALTER SCHEMA "{schema}" RENAME TO "{free}"')
+        _empty.append(free)
+    else:  # one that a test damaged, or that has no tables
+        conn.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+
+
+_numbers = itertools.count()
+_COLUMNS = (
+    "SELECT md5(string_agg(concat_ws(' ', c.relname, a.attname, a.atttypid, c.relkind), ',' "
+    "ORDER BY c.relname, a.attname)) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid "
+    "WHERE c.relnamespace = to_regnamespace(quote_ident(name)) AND NOT a.attisdropped"
+)
+_EMPTY = f"""
+CREATE OR REPLACE FUNCTION columns_of(name text) RETURNS text LANGUAGE sql AS $$ {_COLUMNS} $$;
+CREATE OR REPLACE FUNCTION empty_schema(name text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE each text; BEGIN
+    IF columns_of(name) IS DISTINCT FROM columns_of('as_made') THEN RETURN false; END IF;
+    SET LOCAL session_replication_role = replica;  -- no trigger refuses it
+    FOR each IN SELECT tablename FROM pg_tables WHERE schemaname = name AND tablename NOT IN
+        ('_sqlite_migrations', 'alive', 'clock') LOOP
+        EXECUTE format('DELETE FROM %I.%I', name, each);
+    END LOOP;
+    EXECUTE format('INSERT INTO %I.meta SELECT * FROM as_made.meta', name);
+    EXECUTE format('UPDATE %I.meta SET value = left(md5(random()::text) || md5(random()::text), '
+        'length(value)) WHERE value ~ %L', name, '^[0-9a-f]{{32,64}}$');
+    EXECUTE format('UPDATE %I.clock SET seq = 0, timeline = md5(random()::text)', name);
+    FOR each IN SELECT sequencename FROM pg_sequences WHERE schemaname = name AND last_value > 0
+        AND sequencename NOT LIKE '%migrations%' LOOP
+        EXECUTE format('ALTER SEQUENCE %I.%I RESTART', name, each);
+    END LOOP;
+    RETURN true;
+END $$
+"""
+
+
+def _administrator() -> Any:
+    """The connection of this process by which schemas are made and dropped."""
+    return _connected(os.getpid())
+
+
+@cache
+def _connected(_: int) -> Any:
     import psycopg
 
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
-    return f"{url}{'&' if '?' in url else '?'}schema={schema}"
+    conn = psycopg.connect(server_url(), autocommit=True)
+    atexit.register(conn.close)
+    with conn.transaction():
+        conn.execute("SELECT pg_advisory_xact_lock(1)")  # of several processes that run tests
+        conn.execute(_EMPTY)
+        if conn.execute("SELECT to_regnamespace('as_made')").fetchone() == (None,):
+            _make_tables("as_made")
+    return conn
+
+
+def _make_tables(schema: str) -> None:
+    from rag_flywheel.store.migrations import migrate
+    from rag_flywheel.store.postgres import Address, PostgresDatabase
+
+    url = server_url()
+    address = Address.of(f"{url}{'&' if '?' in url else '?'}schema={schema}")
+    database = PostgresDatabase(address, Path("none"))
+    try:
+        database.make_schema()
+        migrate(database, lambda _, id_: id_)
+    finally:
+        database.close()
 
 
 def schema_of(folder: Path) -> str:
@@ -74,7 +202,8 @@ def open_on_server(opened: Callable[..., Flywheel]) -> Callable[..., Flywheel]:
             return opened(path, **more)
         is_new = not (root / FILE_NAME).exists() and not (root / "flywheel.toml").exists()
         if is_new and more.get("create", True) and not more.get("read_only"):
-            return opened(url_of(schema_of(root)), cache=root, **more)
+            with _opening(root) as url:
+                return opened(url, cache=root, **more)
         return opened(path, **more)
 
     return open_
@@ -82,26 +211,18 @@ def open_on_server(opened: Callable[..., Flywheel]) -> Callable[..., Flywheel]:
 
 def _part(root: Path) -> None:
     """Give the copy of a folder a copy of its schema, as copying a file of SQLite does."""
-    import psycopg
-
     url, token = (root / LINK).read_text().splitlines()
     old = re.search(r"schema=(\w+)", url)
     own = schema_of(root)
     if old is None or old[1] == own:
         return
-    with psycopg.connect(url_of(own).rpartition("schema=")[0][:-1], autocommit=True) as conn:
-        _clone(conn, old[1], own)
+    made_url_of(own)
+    _clone(_administrator(), old[1], own)
     (root / LINK).write_text(f"{url.replace(old[0], f'schema={own}')}\n{token}\n")
 
 
 def _clone(conn: Any, old: str, new: str) -> None:
-    from rag_flywheel.store.migrations import migrate
-    from rag_flywheel.store.postgres import Address, PostgresDatabase
-
-    database = PostgresDatabase(Address.of(f"{server_url()}&schema={new}"), Path("none"))
-    database.make_schema()
-    migrate(database, lambda _, id_: id_)
-    database.close()
+    _make_tables(new)
     tables = "SELECT tablename FROM pg_tables WHERE schemaname = %s"
     for (table,) in conn.execute(tables, (old,)).fetchall():
         if table not in ("_sqlite_migrations", "alive"):
@@ -116,6 +237,20 @@ def _clone(conn: Any, old: str, new: str) -> None:
 _TABLES = (
     "(SELECT tablename AS name, 'table' AS type FROM pg_tables "
     "WHERE schemaname = current_schema()) tables"
+)
+
+
+_KEYS = {
+    **dict.fromkeys(("votes", "answer_votes", "corrections", "golden", "reviews", "notes"), "seq"),
+    **dict.fromkeys(("refreshes", "moves", "looks", "forgets", "attempts"), "id"),
+    "retrievals": "rid",
+    "passages": "pid",
+}
+"""What the rows of a table are in the order of."""
+_PLAIN = re.compile(rf"SELECT [^()]+ FROM ({'|'.join(_KEYS)})( WHERE (?!.*\b(ORDER|GROUP)\b).+)?")
+_COLUMNS_OF = (
+    r"SELECT ordinal_position, column_name FROM information_schema.columns "
+    r"WHERE table_schema = current_schema() AND table_name = '\1'"
 )
 
 
@@ -134,10 +269,15 @@ class Direct:
         """Run a statement; each is committed by itself, unless a transaction was begun."""
         if sql == "BEGIN IMMEDIATE":
             return self._database._begin_writing(self._conn, 60.0)
+        if sql.startswith("PRAGMA wal_checkpoint"):
+            return self._conn.execute("SELECT 0")
+        sql = re.sub(r"^PRAGMA table_info\((\w+)\)", _COLUMNS_OF, sql)
         named = re.sub(r"\bsqlite_master\b", _TABLES, sql)
         named = re.sub(r"\bunixepoch\(\)", "extract(epoch FROM now())", named)
         named = re.sub(r"\bsum\((v\.verdict = '\w+')\)", r"sum((\1)::int)", named)
         named = named.replace("max(seq, ?)", "greatest(seq, ?)")
+        if plain := _PLAIN.fullmatch(named):  # as they lie in a file of SQLite
+            named += f" ORDER BY {_KEYS[plain[1]]}"
         named = named.replace("json_array_length(value)", "json_array_length(value::json)")
         cursor = self._conn.execute(named, values)
         if self.row_factory is None:
@@ -148,6 +288,12 @@ class Direct:
     def executemany(self, sql: str, values: Any) -> Any:
         """The same for each of many values."""
         return self._conn.executemany(sql, values)
+
+    def iterdump(self) -> Iterator[str]:
+        """All rows, as text."""
+        for (table,) in self.execute(f"SELECT name FROM {_TABLES} ORDER BY 1").fetchall():
+            for row in self.execute(f'SELECT * FROM "{table}" ORDER BY 1'):
+                yield f"{table} {row}"
 
     def commit(self) -> None:
         """Commit a transaction that was begun."""

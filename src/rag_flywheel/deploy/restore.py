@@ -1,7 +1,7 @@
 """Restores a backup: into a new folder, or over the index that it was made of, in use or not.
 
-Over an index, the database is replaced in one transaction of SQLite, so that other processes see the
-old state or the new one; by the timeline they notice that it is another, and load it anew.
+Over an index, the database is replaced in one transaction, in SQLite or on a server, so that other processes
+see the old state or the new one; by the timeline they notice that it is another, and load it anew.
 """
 
 import os
@@ -34,10 +34,12 @@ from rag_flywheel.disk import disk_errors, new_folder, read_bytes, sync_tree
 from rag_flywheel.errors import CorruptFileError, InputError
 from rag_flywheel.records import RestoreReport
 from rag_flywheel.store import attempts
-from rag_flywheel.store.copies import make_one_file, put_in_place
+from rag_flywheel.store.copies import make_one_file, put_in_place, replace_on_server
 from rag_flywheel.store.database import FILE_NAME as DATABASE
+from rag_flywheel.store.database import Database
 from rag_flywheel.store.migrations import Hash, migrate
-from rag_flywheel.store.place import is_linked
+from rag_flywheel.store.place import is_linked, open_database
+from rag_flywheel.store.postgres import PostgresDatabase
 from rag_flywheel.store.sqlite import SqliteDatabase
 from rag_flywheel.store.timeline import begin_timeline
 
@@ -60,13 +62,19 @@ def restore(source: str | Path, path: str | Path, *, user_hash: Hash) -> Restore
     with disk_errors(root):
         backup = read_backup(saved)
         if is_linked(root):
-            raise InputError(
-                f"{root} is the folder of an index on PostgreSQL; restore into a new folder, and put that "
-                "on the server by `rag-flywheel copy`"
-            )
-        if _is_index(root):
+            database = open_database(root)
+            try:
+                with refresh_lock(root, database, wait_s=_WAIT_S):
+                    moved = _restore_over(saved, backup, root, database, user_hash)
+            finally:
+                database.close()
+        elif _is_index(root):
             with refresh_lock(root, wait_s=_WAIT_S):
-                moved = _restore_over(saved, backup, root, user_hash)
+                database = SqliteDatabase(root / DATABASE)
+                try:
+                    moved = _restore_over(saved, backup, root, database, user_hash)
+                finally:
+                    database.close()
         else:
             with new_folder(root.resolve(), outside=saved.resolve()) as staged:
                 _put_together(saved, backup, staged, user_hash)
@@ -106,43 +114,43 @@ def _put_together(saved: Path, backup: Backup, folder: Path, user_hash: Hash) ->
     disk.make_private(folder)
 
 
-def _restore_over(saved: Path, backup: Backup, root: Path, user_hash: Hash) -> list[str]:
-    database = SqliteDatabase(root / DATABASE)
+def _restore_over(
+    saved: Path, backup: Backup, root: Path, database: Database, user_hash: Hash
+) -> list[str]:
+    usable = _is_usable(database, backup)
+    staged = stage(root)
     try:
-        usable = _is_usable(database, backup)
-        staged = stage(root)
-        try:
-            _put_together(saved, backup, staged, user_hash)
-            current = read_current(staged)
-            toml = read_bytes(staged / settings.FILE_NAME, most=_MOST_BYTES)
-            sync_tree(staged)
-            moved = _publish(root, staged, backup)
-            moved += _replace_database(root, staged, database if usable else None)
-        finally:
-            unstage(root, staged)
-        if current is None:
-            withdraw(root)
-        else:
-            write_current(root, current)
-        disk.write_file(root, settings.FILE_NAME, toml)
-        forget_progress(root)  # of a tuning on other votes
-        return moved + set_aside_foreign(root, database)
+        _put_together(saved, backup, staged, user_hash)
+        current = read_current(staged)
+        toml = read_bytes(staged / settings.FILE_NAME, most=_MOST_BYTES)
+        sync_tree(staged)
+        moved = _publish(root, staged, backup)
+        moved += _replace_database(root, staged, database if usable else None)
     finally:
-        database.close()
+        unstage(root, staged)
+    if current is None:
+        withdraw(root)
+    else:
+        write_current(root, current)
+    disk.write_file(root, settings.FILE_NAME, toml)
+    forget_progress(root)  # of a tuning on other votes
+    return moved + set_aside_foreign(root, database)
 
 
-def _is_usable(database: SqliteDatabase, backup: Backup) -> bool:
+def _is_usable(database: Database, backup: Backup) -> bool:
     """Whether the database that is there can be replaced by a transaction; else it is moved away.
 
     Raises InputError when it is of another index.
     """
-    if not database.path.is_file():
+    if isinstance(database, SqliteDatabase) and not database.path.is_file():
         return False
     try:
         with database.reading() as conn:
             index = index_name(conn)
     except CorruptFileError:
-        return False
+        if isinstance(database, SqliteDatabase):
+            return False
+        raise
     if index != backup.index:
         raise InputError(
             f"{database.path.parent} holds another index than the backup was made of; restore into a new "
@@ -167,9 +175,12 @@ def _publish(root: Path, staged: Path, backup: Backup) -> list[str]:
     return moved
 
 
-def _replace_database(root: Path, staged: Path, database: SqliteDatabase | None) -> list[str]:
+def _replace_database(root: Path, staged: Path, database: Database | None) -> list[str]:
     """Put the database of a backup in place; database: the one that is there, None: it is damaged."""
-    if database is not None:
+    if isinstance(database, PostgresDatabase):
+        replace_on_server(staged / DATABASE, database)
+        return []
+    if isinstance(database, SqliteDatabase):
         put_in_place(staged / DATABASE, database)
         return []
     why = "it was damaged, and a backup was restored"

@@ -18,7 +18,7 @@ from rag_flywheel.store import vectors as vector_store
 from rag_flywheel.store.column_checks import EXPLORED, KNOWN, STAYED
 from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.filters import PlainFilter
-from rag_flywheel.store.timeline import read_moment
+from rag_flywheel.store.timeline import Moment, is_of
 
 Behind = tuple[tuple[int, ...], tuple[KnownAnswer, ...]]
 """The event numbers of votes, and the known answers, that the evidence for a passage comes from."""
@@ -128,14 +128,15 @@ def answer(
 
 def record_of(ids: Sequence[str], state: State, asked: Request, write: Write) -> Record:
     """What records the retrievals of these ids, which were answered from a state."""
-    return Record(tuple(ids), state.timeline, state.n_forgotten, asked.user_id, write)
+    moment = Moment(state.timeline, state.seq)
+    return Record(tuple(ids), moment, state.n_forgotten, asked.user_id, write)
 
 
 def warn_not_recorded() -> None:
     """Warn that an answer is given without a record."""
     warnings.warn(
         "the answer was not recorded, and takes no votes: another program goes on writing to the database, "
-        f"and {MOST} records wait for it",
+        f"or its server is gone, and {MOST} records wait for it",
         NotRecordedWarning,
         stacklevel=2,
     )
@@ -149,7 +150,7 @@ def write_records(
     revision: str,
 ) -> None:
     """Write retrievals with the vectors of their queries. Raises RestoredError."""
-    if read_moment(conn).timeline != state.timeline:
+    if not is_of(conn, Moment(state.timeline, state.seq)):
         raise RestoredError
     for record, f in zip(records, found, strict=True):
         vector_store.put_vectors(conn, [record.query_hash], f.vector[None, :], revision)

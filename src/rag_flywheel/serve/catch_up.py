@@ -84,6 +84,7 @@ def initial_state(
         heirs=own.heirs,
         copies=own.copies,
         corpus=corpus_of(conn, version, seq),
+        texts_at=seq,
     )
     state = with_texts(blank, new, conn, source)
     stored = _usable_evidence(state, conn, source)
@@ -124,7 +125,11 @@ def caught_up(
     if state.known.lineages and not same:
         moved = set(born.values()) | passages.lineages_of(conn, ended)
         spoken_of |= moved & state.known.lineages
-    state = replace(state, seq=seq, texts={}, edited=passages.last_edit(conn))
+    edited = passages.last_edit(conn)
+    if same and edited == state.edited:
+        state = replace(state, seq=seq)
+    else:
+        state = replace(state, seq=seq, texts={}, texts_at=seq, edited=edited)
     if not same:
         own = Inheritance(state.lineage_of, state.heirs, state.copies)
         own = inheritance_after(own, conn, born, ended)

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.follow import Follower
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.disk import disk_errors
-from rag_flywheel.errors import ClosedError, FlywheelError
+from rag_flywheel.errors import ClosedError, FlywheelError, UnreachableError
 from rag_flywheel.records import Current
 from rag_flywheel.serve.candidates import warm_up
 from rag_flywheel.serve.catch_up import caught_up, initial_state
 from rag_flywheel.serve.state import State
+from rag_flywheel.serve.texts import Texts
 from rag_flywheel.store import forgetting, journal
 from rag_flywheel.store.database import ChangedError, Database
 from rag_flywheel.store.timeline import Moment, read_moment, read_moment_and_change
@@ -51,7 +53,8 @@ class LiveState:
 
     read_current names the live version; load_live loads it, with the event number that evidence is
     frozen at; a change of current_file means that another version is live. follower: brings the folder up to
-    what is live by the database; None: the folder is where that is decided.
+    what is live by the database; None: the folder is where that is decided. texts: where those of its states
+    are read, None: in the store.
     """
 
     def __init__(
@@ -62,7 +65,9 @@ class LiveState:
         load_live: LoadLive,
         current_file: Path,
         follower: Follower | None = None,
+        texts: Texts | None = None,
     ) -> None:
+        self.texts = Texts(database) if texts is None else texts
         self._follower = follower
         self._database = database
         self._source = source
@@ -80,14 +85,29 @@ class LiveState:
         self._loading = threading.Lock()  # held while files load
         self._loader: threading.Thread | None = None
         self._begun: object = None  # what was loaded in the background last: each is tried once
+        self.alone = False  # whether the server of the store could not be reached at the last call
 
     def state(self) -> State:
         """The state after every event committed before this call, of any process.
 
         Its version is the live one, unless a refresh has just made another: until that is fetched and
         loaded, the one before answers. When a new live version cannot be, the last one goes on
-        serving and the error is logged; it is raised only when there is no last one.
+        serving and the error is logged; it is raised only when there is no last one. While the server of the
+        store cannot be reached, the last state goes on, which is logged, unless it was rolled back.
         """
+        try:
+            state = self._newest()
+        except UnreachableError as error:
+            if (live := self._live) is None:
+                raise
+            if live.signature != self._signature() and not self._is_as_live(live):
+                raise
+            self._log_alone(live.state, error)
+            return live.state
+        self.alone = False
+        return state
+
+    def _newest(self) -> State:
         for _ in range(_TRIES):
             live, signature = self._live, self._signature()
             if live is None or live.signature != signature:
@@ -123,6 +143,18 @@ class LiveState:
         self.renew()
         return None
 
+    def _log_alone(self, state: State, error: UnreachableError) -> None:
+        """Say once that questions are answered without the server."""
+        if not self.alone:
+            fields = {"event": "server_unreachable", "version": state.version.id, "seq": state.seq}
+            log.warning(
+                "questions are answered from what was loaded at event %d: %s",
+                state.seq,
+                error,
+                extra=fields,
+            )
+        self.alone = True
+
     def _caught_up(self, live: _Live) -> State | None:
         """The state after every event so far; None when the database is not the one it was."""
         with self._lock:
@@ -136,6 +168,8 @@ class LiveState:
                     live = replace(
                         live, state=caught_up(live.state, conn, self._source, self._database)
                     )
+                    if live.state.texts_at == moment.seq:
+                        self.texts.follow(conn)
             self._live = live
             return live.state
 
@@ -171,10 +205,22 @@ class LiveState:
             loader = self._loader
         if loader is not None:
             loader.join()
+        with suppress(ClosedError):
+            self._database.require_open()  # or others go on answering from this state
+            return
+        self.texts.close()
 
     def _may_go_on(self, live: _Live) -> bool:
         """Whether the old state may answer while the new version loads: yes after a refresh, while a
         rollback, a release and the forgetting of a user take effect at once."""
+        return (
+            self._is_as_live(live)
+            and self._count_orders() == live.n_orders
+            and self._is_of_its_database(live)
+        )
+
+    def _is_as_live(self, live: _Live) -> bool:
+        """Whether the live version is that of a state or a later one, with evidence up to the same event."""
         try:
             current = self._read_current()
         except FlywheelError:
@@ -184,8 +230,6 @@ class LiveState:
             current is not None
             and current.version >= (state.version.id or "")
             and current.frozen_at == state.frozen_at
-            and self._count_orders() == live.n_orders
-            and self._is_of_its_database(live)
         )
 
     def _is_of_its_database(self, live: _Live) -> bool:
@@ -230,6 +274,7 @@ class LiveState:
                     if before != (read_moment(conn).timeline, self._database.file):
                         continue  # a backup was restored, and this version may not be of it
                     state = initial_state(version, frozen_at, conn, self._source, self._database)
+                    self.texts.follow(conn)
                 return _Live(signature, before[1], n_orders, state)
             except (ClosedError, ChangedError):
                 raise

@@ -27,7 +27,9 @@ from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookups
 from rag_flywheel.serve.postponed import Postponed
 from rag_flywheel.serve.server import Server
+from rag_flywheel.serve.texts import Texts
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.place import text_copy
 
 log = logging.getLogger("rag_flywheel")
 _ANY_QUERY = "a"
@@ -58,7 +60,8 @@ def server_of(
             follower.require_version()
         return read_live(root, database, last)
 
-    live = LiveState(database, source, read_current, load_live, root / CURRENT, follower)
+    texts = Texts(database, text_copy(root, database))
+    live = LiveState(database, source, read_current, load_live, root / CURRENT, follower, texts)
     return Server(database, config, source, live, lookups, postponed)
 
 

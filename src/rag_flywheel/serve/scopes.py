@@ -5,7 +5,7 @@ import threading
 
 from rag_flywheel.index.lru import LRU
 from rag_flywheel.serve.state import Scope, State, scope
-from rag_flywheel.store.database import Database
+from rag_flywheel.serve.texts import Texts
 from rag_flywheel.store.filters import PlainFilter
 from rag_flywheel.store.metadata_columns import MetadataColumns
 
@@ -18,8 +18,8 @@ class Scopes:
     Votes leave them as they are.
     """
 
-    def __init__(self, database: Database, *, copies: bool) -> None:
-        self._database = database
+    def __init__(self, texts: Texts, *, copies: bool) -> None:
+        self._texts = texts
         self._copies = copies
         self._columns = MetadataColumns()
         self._lock = threading.Lock()
@@ -34,7 +34,7 @@ class Scopes:
         if found is None:
             allowed = None
             if where is not None:
-                with self._database.snapshot() as conn:
+                with self._texts.of(state) as conn:
                     allowed = self._columns.matching(conn, where)
             found = scope(state, allowed, copies=self._copies)
             scopes.put(key, found)

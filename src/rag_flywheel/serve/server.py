@@ -78,7 +78,6 @@ from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import ChangedError, Database
 from rag_flywheel.store.passages import StoredPassage
 from rag_flywheel.store.questions import query_hash, question_key
-from rag_flywheel.store.timeline import read_moment
 
 log = logging.getLogger("rag_flywheel")
 _TRIES = 5
@@ -165,7 +164,7 @@ class Server:
         self._live = live
         self._lookups = lookups
         self._allowance = Allowance(config.explore)
-        self._scopes = Scopes(database, copies=config.show_copies)
+        self._scopes = Scopes(live.texts, copies=config.show_copies)
         self._n_forgotten = 0
         self._warned = False
 
@@ -267,6 +266,8 @@ class Server:
         return found, n_gone
 
     def _explores(self, asked: Request) -> bool:
+        if self._live.alone:  # how often which passage was explored is not known
+            return False
         return asked.record and asked.min_relevance is None and self._allowance.share > 0.0
 
     def _name_of(self, query: str) -> bytes:
@@ -464,15 +465,15 @@ class Server:
         return found, n_gone
 
     def _texts(self, state: State, pids: Sequence[int]) -> dict[int, StoredPassage]:
-        """The texts that are present, by pid. They are cached with the state: the next event of any
-        process makes another state, so a cached text is never older than the call. Raises RestoredError."""
+        """The texts that are present, by pid. They are cached with the state: the next change of a text by
+        any process makes another cache, so a cached text is never older than the call.
+
+        Raises RestoredError."""
         known = state.texts
         texts = {pid: stored for pid in pids if (stored := known.get(pid)) is not None}
         missing = [pid for pid in pids if pid not in texts]
         if missing:
-            with self._database.snapshot() as conn:
-                if read_moment(conn).timeline != state.timeline:
-                    raise RestoredError
+            with self._live.texts.of(state) as conn:
                 found = passages.fetch(conn, missing)
             if len(known) + len(found) > _TEXTS:
                 known.clear()

@@ -43,7 +43,8 @@ class State:
     the word statistics that texts are scored under; lineage_of: pid -> the row whose votes it
     inherits, and heirs: that row -> pid, where they differ; copies: the pids, and the rows whose votes
     they inherit, of texts that inherit the same votes as another one; evidence has no vote after `frozen_at`,
-    None: all votes; texts: a cache of those read, which a new event makes stale; corpus: a name
+    None: all votes; texts: a cache of those read, which goes when one of them changes; texts_at: the number
+    of an event after which none did; corpus: a name
     of its texts and of the version among which they are searched, which other texts do not have;
     edited: the number of the last event
     that changed metadata; n_forgotten: how many users were deleted, whose votes are not in it; known:
@@ -65,6 +66,7 @@ class State:
     edited: int = 0
     n_forgotten: int = 0
     known: Acting = field(default_factory=Acting)
+    texts_at: int = 0
     texts: dict[int, passages.StoredPassage] = field(default_factory=dict)
 
     @property

@@ -4,11 +4,13 @@ A connection of sqlite3 satisfies it as it is, so that nothing stands between th
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from itertools import islice
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 Values: TypeAlias = Sequence[object] | Mapping[str, Any]
 """The values of a statement, for each `?` or by the name behind each `:`."""
 _CHUNK = 500  # bound variables in one statement; the limit of every database is higher
+_PART = 2_000  # rows
 
 
 class Rows(Protocol):
@@ -31,10 +33,6 @@ class Rows(Protocol):
         """All rows that are left."""
         ...
 
-    def fetchmany(self, size: int, /) -> list[Any]:
-        """The next rows, at most so many."""
-        ...
-
 
 class Connection(Protocol):
     """A connection on which statements are run."""
@@ -51,6 +49,28 @@ class Connection(Protocol):
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> Rows:
         """Run a statement once for each of these values."""
         ...
+
+
+@runtime_checkable
+class _ReadsAllAtOnce(Protocol):
+    """A connection whose `execute` has all rows in memory, so that it has another way for very many."""
+
+    def each(self, sql: str, parameters: Values, size: int, /) -> Iterator[Any]:
+        """The rows of a statement, so many at a time."""
+        ...
+
+
+def each_row(conn: Connection, sql: str, values: Values = ()) -> Iterator[Any]:
+    """The rows of `sql`, which may be very many: only some of them are in memory at a time."""
+    if isinstance(conn, _ReadsAllAtOnce):
+        return conn.each(sql, values, _PART)
+    return conn.execute(sql, values)
+
+
+def in_parts(rows: Iterator[Any], size: int = _PART) -> Iterator[list[Any]]:
+    """Rows, so many at a time."""
+    while part := list(islice(rows, size)):
+        yield part
 
 
 def in_chunks(

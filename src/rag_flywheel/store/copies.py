@@ -5,15 +5,13 @@ it is of; rows are copied between the two.
 """
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_flywheel.errors import CorruptFileError, InputError
-from rag_flywheel.store.connection import Connection, scalar
-from rag_flywheel.store.journal import DAMAGED, OBJECTS, SETTINGS, drop_meta
+from rag_flywheel.store.connection import Connection, each_row, in_parts, scalar
+from rag_flywheel.store.journal import DAMAGED, OBJECTS, SETTINGS, drop_meta, read_meta, write_meta
 from rag_flywheel.store.passages import read_clock
 from rag_flywheel.store.place import FOLDER
 from rag_flywheel.store.schema import expected_tables
@@ -22,7 +20,6 @@ from rag_flywheel.store.sqlite import SqliteDatabase, make_file
 if TYPE_CHECKING:
     from rag_flywheel.store.postgres import PostgresDatabase
 
-_AT_ONCE = 2_000  # rows
 _NUMBERED = (
     ("retrievals", "rid"),
     *(
@@ -31,6 +28,8 @@ _NUMBERED = (
     ),
 )
 """Tables whose rows the engine numbers by itself, and the column; passages have their own rule."""
+_OF_ONE_PLACE = FOLDER, OBJECTS, SETTINGS, DAMAGED
+"""Keys of `meta` that say where an index lies, and go into no copy."""
 
 
 def write_copy(conn: Connection, copy: Path) -> None:
@@ -82,14 +81,43 @@ def put_on_server(copy: Path, database: "PostgresDatabase") -> None:
                 f"{database.address} holds an index; expected a schema without one, named by ?schema="
             )
         _copy_rows(source, conn)
-        last = scalar(source, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence") or 0
-        for table, column in (*_NUMBERED, ("passages", "pid")):
-            most = scalar(conn, f"SELECT coalesce(max({column}), 0) FROM {table}")
-            most = max(most, last) if table == "passages" else most
-            conn.execute(
-                "SELECT setval(pg_get_serial_sequence(?, ?), ?, ? = 1)",
-                (table, column, max(most, 1), bool(most)),
-            )
+        _count_on(source, conn)
+
+
+def replace_on_server(copy: Path, database: "PostgresDatabase") -> None:
+    """Replace all that a schema holds, durably, by what a copy holds; its readers go on meanwhile.
+
+    Where its versions lie stays the same."""
+    from rag_flywheel.store.migrations import migrations
+
+    with (
+        closing(sqlite3.connect(copy, isolation_level=None)) as source,
+        database.transaction() as conn,
+    ):
+        kept = {key: read_meta(conn, key) for key in _OF_ONE_PLACE}
+        tables = list(expected_tables(migrations))
+        for table in tables:  # some refuse that rows are deleted
+            conn.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+            conn.execute(f"DELETE FROM {table}")
+        _copy_rows(source, conn)
+        for table in tables:
+            conn.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+        _count_on(source, conn)
+        for key, value in kept.items():
+            if value is not None:
+                write_meta(conn, key, value)
+
+
+def _count_on(source: sqlite3.Connection, conn: Connection) -> None:
+    """Let numbers that the server gives out go on from those of the copy that its rows came from."""
+    last = scalar(source, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence") or 0
+    for table, column in (*_NUMBERED, ("passages", "pid")):
+        most = scalar(conn, f"SELECT coalesce(max({column}), 0) FROM {table}")
+        most = max(most, last) if table == "passages" else most
+        conn.execute(
+            "SELECT setval(pg_get_serial_sequence(?, ?), ?, ? = 1)",
+            (table, column, max(most, 1), bool(most)),
+        )
 
 
 def _write_rows(source: Connection, copy: Path) -> None:
@@ -121,14 +149,9 @@ def _copy_rows(source: Connection, target: Connection) -> None:
         order = (
             " ORDER BY rowid" if table == "vectors" else ""
         )  # they lie in the order of the texts
-        rows = source.execute(f"SELECT {names} FROM {table}{order}")
+        rows = each_row(source, f"SELECT {names} FROM {table}{order}")
         sql = f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})"
-        for part in _parts(rows):
+        for part in in_parts(rows):
             target.executemany(sql, part)
-    for key in (FOLDER, OBJECTS, SETTINGS, DAMAGED):
+    for key in _OF_ONE_PLACE:
         drop_meta(target, key)
-
-
-def _parts(rows: Iterator[tuple[object, ...]]) -> Iterator[list[tuple[object, ...]]]:
-    while part := list(islice(rows, _AT_ONCE)):
-        yield part

@@ -20,7 +20,7 @@ from rag_flywheel.records import (
     TenantScope,
 )
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.connection import Connection, in_chunks, scalar
+from rag_flywheel.store.connection import Connection, each_row, in_chunks, scalar
 from rag_flywheel.store.mutes import not_muted
 from rag_flywheel.store.period import Period
 from rag_flywheel.store.retrievals import read_query_hash, read_tenant
@@ -102,7 +102,7 @@ def every_retrieval(
     sql = (
         f"{_RETRIEVALS}{not_opted_out('retrievals.user_id')}{within}{period.sql('at')} ORDER BY rid"
     )
-    for row in conn.execute(sql, {**values, **period.values}):
+    for row in each_row(conn, sql, {**values, **period.values}):
         found = _retrieval(*row)
         yield replace(found, at=_exact_utc(row[2]))
 
@@ -152,7 +152,7 @@ def every_vote(conn: Connection, scope: TenantScope, period: Period) -> Iterator
     within, values = _named(scope, "r.tenant")
     where = f"{_ALLOWED} AND {not_muted('v.user_id')}{within}{period.sql('v.at')}"
     each: list[Iterator[tuple[Any, ...]]] = [
-        conn.execute(f"{sql} WHERE {where} ORDER BY v.seq", {**values, **period.values})
+        each_row(conn, f"{sql} WHERE {where} ORDER BY v.seq", {**values, **period.values})
         for sql in _VOTES.values()
     ]
     merged = heapq.merge(*each, key=lambda row: row[0])

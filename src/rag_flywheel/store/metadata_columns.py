@@ -20,7 +20,7 @@ from msgspec import UNSET
 from rag_flywheel.checks import MOST_DEPTH, value_at
 from rag_flywheel.records import Filter, Pids, Scalar
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.connection import Connection
+from rag_flywheel.store.connection import Connection, each_row
 from rag_flywheel.store.filters import (
     LOGIC,
     Metadata,
@@ -137,7 +137,7 @@ class MetadataColumns:
         self._columns.update((key, _Column(len(self._pids))) for key in missing)
         codes = [self._columns[key].code for key in missing]
         values_of, found = _values_at(missing), list[int]()
-        for pid, metadata in conn.execute(_EVERY):
+        for pid, metadata in each_row(conn, _EVERY):
             values = _taken(values_of, pid, metadata)
             found.extend(code(value) for code, value in zip(codes, values, strict=True))
         table = np.array(found, dtype=np.int32).reshape(-1, len(missing))
@@ -353,7 +353,7 @@ _KINDS = {
 def _decoded(conn: Connection) -> Iterator[Metadata]:
     """The metadata of the present texts."""
     decode = msgspec.json.Decoder(dict[str, Any]).decode
-    for pid, metadata in conn.execute(f"SELECT pid, metadata FROM passages WHERE {PRESENT}"):
+    for pid, metadata in each_row(conn, f"SELECT pid, metadata FROM passages WHERE {PRESENT}"):
         yield _taken(decode, pid, metadata)
 
 

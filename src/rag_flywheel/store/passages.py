@@ -18,7 +18,7 @@ from msgspec import UNSET
 from rag_flywheel.checks import value_at
 from rag_flywheel.records import MetadataValue, Passage, Pids
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.connection import Connection, append_rows, in_chunks, scalar
+from rag_flywheel.store.connection import Connection, append_rows, each_row, in_chunks, scalar
 from rag_flywheel.store.near_identical import Words, sketch
 
 _OF_ONE_TEXT = 64  # rows of the same text that are read
@@ -142,7 +142,7 @@ def titles_and_metadata(
     conn: Connection,
 ) -> Iterator[tuple[int, str, dict[str, MetadataValue]]]:
     """(row, title, metadata) of each present text; no text is read."""
-    rows = conn.execute(f"SELECT pid, title, metadata FROM passages WHERE {PRESENT} ORDER BY pid")
+    rows = each_row(conn, f"SELECT pid, title, metadata FROM passages WHERE {PRESENT} ORDER BY pid")
     for pid, title, metadata in rows:
         yield int(pid), str(title), column_checks.metadata("passages.metadata", metadata)
 
@@ -443,19 +443,19 @@ def rows_of(conn: Connection, pids: Sequence[int]) -> dict[int, StoredPassage]:
 
 def present(conn: Connection) -> Iterator[StoredPassage]:
     """Every text that is in the index now, by pid."""
-    rows = conn.execute(f"SELECT {_COLUMNS} FROM passages WHERE {PRESENT} ORDER BY pid")
+    rows = each_row(conn, f"SELECT {_COLUMNS} FROM passages WHERE {PRESENT} ORDER BY pid")
     return map(stored_row, rows)
 
 
 def present_after(conn: Connection, id_: str) -> Iterator[StoredPassage]:
     """The texts in the index whose ids come after this one, in the order of their ids."""
     sql = f"SELECT {_COLUMNS} FROM passages WHERE {PRESENT} AND id > ? ORDER BY id"
-    return map(stored_row, conn.execute(sql, (id_,)))
+    return map(stored_row, each_row(conn, sql, (id_,)))
 
 
 def without_vector(conn: Connection, revision: str) -> Iterator[StoredPassage]:
     """The texts in the index now that have no vector of this encoder revision."""
-    rows = conn.execute(f"SELECT {_COLUMNS} FROM {_WITHOUT_VECTOR}", (revision,))
+    rows = each_row(conn, f"SELECT {_COLUMNS} FROM {_WITHOUT_VECTOR}", (revision,))
     return map(stored_row, rows)
 
 
@@ -468,7 +468,7 @@ def present_heirs(conn: Connection, lineages: Sequence[int]) -> dict[int, Stored
 
 def present_pids(conn: Connection) -> Pids:
     """Pids of every text that is in the index now, ascending."""
-    rows = conn.execute(f"SELECT pid FROM {ALL_PRESENT}")
+    rows = each_row(conn, f"SELECT pid FROM {ALL_PRESENT}")
     return np.sort(np.fromiter((row[0] for row in rows), dtype=np.int64))
 
 

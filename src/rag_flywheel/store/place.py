@@ -17,6 +17,8 @@ from rag_flywheel.store.connection import scalar
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.store.postgres import Address, PostgresDatabase
 from rag_flywheel.store.sqlite import SqliteDatabase
+from rag_flywheel.store.text_copy import FILE_NAME as TEXTS
+from rag_flywheel.store.text_copy import TextCopy
 
 if TYPE_CHECKING:
     from rag_flywheel.store.migrations import Hash
@@ -56,6 +58,13 @@ def open_database(
             "server by `rag-flywheel copy`"
         )
     return PostgresDatabase(address, root, read_only=read_only)
+
+
+def text_copy(root: Path, database: Database) -> TextCopy | None:
+    """The copy of the texts that the folder at `root` keeps of a store on a server; None: it keeps none."""
+    if database.read_only or not isinstance(database, PostgresDatabase):
+        return None
+    return TextCopy(root / TEXTS)
 
 
 def settings_there(root: Path, address: Address) -> str | None:

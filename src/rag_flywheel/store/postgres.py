@@ -5,12 +5,14 @@ It knows how to connect, lock, and translate errors; it must not know what the t
 
 import re
 import select
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -52,9 +54,13 @@ go first."""
 _BEGIN = "BEGIN; SET LOCAL synchronous_commit = off"
 _FLUSH = "SELECT pg_logical_emit_message(true, 'rag-flywheel', '')"
 """A transaction of its own that writes a record to the log and waits until the log is stored up to it."""
+_numbers = count()
+_MOST_WAITING = 16  # rows
 _NAME_BYTES = 63  # of the name of a program, as the server cuts it
 _UNKNOWN = 4  # the state of a connection that ended
 _LOOK_S = 0.1  # between two looks whether a lock is free
+_PAUSE, _LEAST_PAUSE_S, _MOST_PAUSE_S = 5.0, 0.02, 5.0
+"""A server that was not reached is not called for so many times as long as that took, within these bounds."""
 _WRITE, _REFRESH, _CHANGE = 0x0F17_0001, 0x0F17_0002, 0x0F17_0003
 """The first halves of the keys of advisory locks; the second is of the schema. Locks are of one database."""
 _LOCKS = {"refresh": _REFRESH, "change": _CHANGE}
@@ -125,12 +131,17 @@ def is_url(path: object) -> bool:
 
 
 class PostgresConnection:
-    """A connection that takes the statements of the store."""
+    """A connection that takes the statements of the store.
 
-    __slots__ = ("raw",)
+    In a write transaction, a few rows that are appended wait for what is sent next, mostly COMMIT.
+    """
+
+    __slots__ = ("_waiting", "raw", "writing")
 
     def __init__(self, raw: "psycopg.Connection[Any]") -> None:
         self.raw = raw
+        self.writing = False
+        self._waiting = list[tuple[str, Any]]()
 
     def close(self) -> None:
         """End the connection, whether the server is there or not."""
@@ -144,18 +155,71 @@ class PostgresConnection:
 
     def execute(self, sql: str, parameters: Values = (), /) -> Rows:
         """Run a statement; all of its rows are read at once."""
+        if self._waiting:
+            self.send()
         cursor: Rows = self.raw.cursor(binary=True).execute(translated(sql), parameters)
         return cursor
 
+    def each(self, sql: str, parameters: Values, size: int, /) -> Iterator[Any]:
+        """The rows of a statement, so many at a time: the server keeps the others."""
+        self.send()
+        cursor = self.raw.cursor(f"each_{next(_numbers)}", withhold=not self.in_transaction)
+        try:
+            cursor.itersize = size
+            yield from cursor.execute(translated(sql), parameters, binary=True)
+        finally:
+            with suppress(Exception):  # of a transaction that has ended
+                cursor.close()
+
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> Rows:
-        """Run a statement once for each of these values, sent together."""
+        """Run a statement once for each of these values, sent together; in a write transaction perhaps later,
+        and its errors are raised then."""
         every = list(parameters)
+        if self.writing and len(self._waiting) + len(every) <= _MOST_WAITING:
+            self._waiting += ((translated(sql), values) for values in every)
+            return _NO_ROWS
+        self.send()
         if len(every) == 1:  # in one exchange, where many take two
             return self.execute(sql, every[0])
         cursor = self.raw.cursor()
         cursor.executemany(translated(sql), every)
         rows: Rows = cursor
         return rows
+
+    def send(self, *last: str) -> None:
+        """Run what waits, and statements without values, in one exchange."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting and not last:
+            return
+        written = _driver().ClientCursor(self.raw).mogrify  # a pipeline of psycopg takes twice the time
+        self.raw.execute("; ".join([*(written(*each) for each in waiting), *last]))
+
+    def forget_waiting(self) -> None:
+        """Run nothing of what waits."""
+        self._waiting.clear()
+
+
+class _NoRows:
+    """The result of what is run later."""
+
+    rowcount = -1
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __next__(self) -> Any:
+        raise StopIteration
+
+    def fetchone(self) -> Any:
+        """None."""
+        return None
+
+    def fetchall(self) -> list[Any]:
+        """Nothing."""
+        return []
+
+
+_NO_ROWS = _NoRows()
 
 
 @dataclass
@@ -186,6 +250,36 @@ class _Translated:
             raise self._database.as_flywheel_error(cast("psycopg.Error", error)) from error
 
 
+class _Pause:
+    """Refuses at once what would wait for a server that was just found to be gone; thread-safe.
+
+    One thread at a time tries again, after a pause in proportion to how long it took to fail.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._said = ""
+        self._until = 0.0
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Try to connect in the block. Raises OperationalError during a pause."""
+        with self._lock:
+            began = time.monotonic()
+            if self._said and began < self._until:
+                raise _driver().OperationalError(self._said)
+            self._until = began + _MOST_PAUSE_S  # for others, if it was gone before
+        try:
+            yield
+        except _driver().OperationalError as error:
+            with self._lock:
+                now = time.monotonic()
+                pause = min(max((now - began) * _PAUSE, _LEAST_PAUSE_S), _MOST_PAUSE_S)
+                self._said, self._until = str(error), now + pause
+            raise
+        self._said = ""
+
+
 class PostgresDatabase(Database):
     """The schema of an index on a server: a connection per thread, closed while the process forks.
 
@@ -197,6 +291,7 @@ class PostgresDatabase(Database):
         super().__init__(folder / FILE_NAME, read_only=read_only)
         self.address = address
         self._key = zlib.crc32(address.schema.encode()) - 2**31
+        self._pause = _Pause()
 
     @contextmanager
     def reading(self) -> Iterator[PostgresConnection]:
@@ -208,7 +303,8 @@ class PostgresDatabase(Database):
                 not handle.conn.in_transaction and _is_gone(handle.conn.raw)
             ):
                 handle.close()
-                handle.conn = self.connect()
+                with self._pause.attempt():
+                    handle.conn = self.connect()
                 handle.file = self._identity(handle.conn)
             yield handle.conn
 
@@ -252,9 +348,8 @@ class PostgresDatabase(Database):
         if token is None:
             token = new_token()
             conn.execute(f"INSERT INTO {ALIVE} (token) VALUES (?)", (token,))
-            begin_timeline(conn)
-        conn.raw.execute("COMMIT")
-        conn.raw.execute(_FLUSH)
+            begin_timeline(conn, goes_on=True)
+        conn.send("COMMIT", _FLUSH)
         return token
 
     def place(self) -> str:
@@ -292,15 +387,18 @@ class PostgresDatabase(Database):
         with self.reading() as conn:
             self._begin_writing(conn, wait_s)
             try:
+                conn.writing = True
                 yield conn
-                conn.raw.execute("COMMIT")
-                if durable:
-                    conn.raw.execute(_FLUSH)
+                # the lock is free, and others see all of it, before the log is stored
+                conn.send(*(("COMMIT", _FLUSH) if durable else ("COMMIT",)))
             except BaseException:
+                conn.forget_waiting()
                 if conn.in_transaction:
                     with suppress(_driver().Error):
                         conn.raw.execute("ROLLBACK")
                 raise
+            finally:
+                conn.writing = False
 
     def _begin_writing(self, conn: PostgresConnection, wait_s: float) -> None:
         """Begin a write transaction, in one exchange with the server when nobody else writes."""
@@ -458,6 +556,7 @@ def limited_statements(conn: Connection, seconds: float) -> Iterator[Callable[[]
     """End the block when one of its statements takes longer; whether it was ended. In a transaction, which
     goes on after it."""
     assert isinstance(conn, PostgresConnection)
+    conn.send()
     ended = False
     conn.raw.execute(f"SAVEPOINT limited; SET LOCAL statement_timeout = {int(seconds * 1000)}")
     try:

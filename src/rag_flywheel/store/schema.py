@@ -111,8 +111,10 @@ _POSTGRES_REST = (
     "WHERE c.relnamespace = current_schema()::regnamespace AND NOT t.tgisinternal"
 )
 _POSTGRES_COLUMNS = (
-    "SELECT table_name, column_name, data_type FROM information_schema.columns "
-    "WHERE table_schema = current_schema() AND table_name != ? ORDER BY table_name, column_name"
+    "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_class c "
+    "JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relkind IN ('r', 'v') AND a.attnum > 0 "
+    "AND NOT a.attisdropped AND c.relnamespace = current_schema()::regnamespace AND c.relname != ? "
+    "ORDER BY c.relname, a.attname"
 )
 _POSTGRES_TYPES = {
     "INTEGER": "bigint",

@@ -4,7 +4,7 @@ for in it."""
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rag_flywheel.store.connection import Connection, scalar
+from rag_flywheel.store.connection import Connection, each_row, scalar
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def texts_of(
     )
     if not containing:
         sql = sql.replace(f" AND instr({field.column}, ?) > 0", "")
-    rows = conn.execute(sql, (containing,) if containing else ())
+    rows = each_row(conn, sql, (containing,) if containing else ())
     return ((str(record), str(text)) for record, text in rows)
 
 

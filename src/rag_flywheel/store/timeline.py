@@ -7,16 +7,20 @@ restore changes, so that a running process notices that its events are no longer
 """
 
 import hashlib
+import json
 import secrets
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from rag_flywheel.store import column_checks, wall_clock
+from rag_flywheel.store import column_checks, journal, wall_clock
 from rag_flywheel.store.column_checks import HASH_BYTES
 from rag_flywheel.store.connection import Connection, scalar
 from rag_flywheel.store.passages import ALL_PRESENT
+
+_FROM = "timeline_goes_on"
+"""The key of [the timeline before, its newest event, the timeline that goes on from there], in `meta`."""
 
 
 class Moment(NamedTuple):
@@ -44,9 +48,28 @@ def read_moment_and_change(conn: Connection) -> tuple[Moment, int]:
     return moment, column_checks.whole("moves.id", change)
 
 
-def begin_timeline(conn: Connection) -> None:
-    """Make the events from now on others than those that any process knows."""
-    conn.execute("UPDATE clock SET timeline = ?", (new_token(),))
+def begin_timeline(conn: Connection, *, goes_on: bool = False) -> None:
+    """Make the events from now on others than those that any process knows.
+
+    goes_on: all up to the newest one stay what they were, as after a crash that may have taken later ones.
+    """
+    before, token = read_moment(conn), new_token()
+    conn.execute("UPDATE clock SET timeline = ?", (token,))
+    if goes_on:
+        journal.write_meta(conn, _FROM, json.dumps([*before, token]))
+
+
+def is_of(conn: Connection, moment: Moment) -> bool:
+    """Whether the events up to this moment are those of the database."""
+    timeline = read_moment(conn).timeline
+    if timeline == moment.timeline:
+        return True
+    noted = journal.read_meta(conn, _FROM)
+    found = None if noted is None else column_checks.parsed(f"meta {_FROM!r}", noted)
+    if not isinstance(found, list) or len(found) != 3:
+        return False
+    before, seq, after = found
+    return [before, after] == [moment.timeline, timeline] and moment.seq <= seq
 
 
 def new_token() -> str:

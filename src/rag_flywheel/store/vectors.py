@@ -9,7 +9,7 @@ import numpy as np
 
 from rag_flywheel.records import Pids, Vectors
 from rag_flywheel.store import column_checks, journal
-from rag_flywheel.store.connection import Connection, in_chunks
+from rag_flywheel.store.connection import Connection, each_row, in_chunks, in_parts
 
 _TUNED = "tuned_revisions"
 _AT_ONCE = 1_000  # vectors
@@ -89,7 +89,7 @@ def _fill_in_span(
     """`fill_vectors` for those that lie between two places in the file, read from the one to the other:
     in a fourth of the time that it takes to look up each."""
     sql = "SELECT text_hash, vector FROM vectors WHERE rowid BETWEEN ? AND ? AND revision = ?"
-    return _filled(conn.execute(sql, (*span, revision)), row_of, row_of, rows)
+    return _filled(each_row(conn, sql, (*span, revision)), row_of, row_of, rows)
 
 
 def _fill_by_place(
@@ -207,13 +207,14 @@ def present_vectors(conn: Connection, revision: str, dim: int) -> Iterator[tuple
 
     They come part by part, so that they need not all be in memory.
     """
-    rows = conn.execute(
+    rows = each_row(
+        conn,
         "SELECT p.pid, v.vector FROM passages p JOIN vectors v "
         "ON v.text_hash = p.text_hash AND v.revision = ? "
         "WHERE p.ended IS NULL AND p.origin = 'index' ORDER BY p.pid",
         (revision,),
     )
-    while part := rows.fetchmany(_PART):
+    for part in in_parts(rows, _PART):
         yield _vectors(part, dim)
 
 

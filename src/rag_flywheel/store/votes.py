@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 
 from rag_flywheel.records import ALL_TENANTS, PastVotes, Signal, TenantScope, Verdict
 from rag_flywheel.store import column_checks
-from rag_flywheel.store.connection import Connection, append_rows, in_chunks, scalar
+from rag_flywheel.store.connection import Connection, append_rows, each_row, in_chunks, scalar
 from rag_flywheel.store.event_types import ONE_TIME, Kind, VoteEvent
 from rag_flywheel.store.mutes import not_muted
 from rag_flywheel.store.retrievals import read_query_hash, read_query_hashes, read_tenant
@@ -71,7 +71,7 @@ EVENTS = ("votes", "answer_votes")
 def votes_until(conn: Connection, last: int) -> Iterator[VoteEvent]:
     """Every vote up to event number `last`, in order."""
     rows = (
-        conn.execute(sql + "v.seq <= ? ORDER BY v.seq, p.pid", (last,)) for sql in _SELECT_VOTES
+        each_row(conn, sql + "v.seq <= ? ORDER BY v.seq, p.pid", (last,)) for sql in _SELECT_VOTES
     )
     return heapq.merge(*(map(_vote, each) for each in rows), key=lambda vote: vote.seq)
 

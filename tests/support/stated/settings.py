@@ -141,14 +141,18 @@ def postgresql(page: Page) -> None:
     """docs/how-to/postgresql.md."""
     found = page.result("postgres")
     page.lets("fact", "Tested with PostgreSQL 18")
+    page.says("(up to {:,} of a process;", postponed.MOST)
+    page.lets("elsewhere", "of a named user 5.")  # tests/store/test_text_copy.py
     page.says("| scifact, {:,} passages, k = {} |", found["n_passages"], found["k"])
-    for name, row in (("`record=False`", "record=False"), ("recorded", "recorded")):
+    kinds = ("`record=False`", "record=False"), ("recorded", "recorded")
+    for name, row in (*kinds, ("recorded, of a named user", "recorded, of a named user")):
         of = found[f"retrieve, {row}"]
         values = (of[store]["p50"] for store in ("sqlite", "postgresql"))
         page.says(f"| `retrieve`, {name}, ms | {{:.1f}} | {{:.1f}} |", *values)
     for name, n in (("one in a call", 1), ("ten in a call", 10)):
         of = found[f"votes a second, {n} a call, 8 processes"]
-        page.says(f"{name} | {{:,}} | {{:,}} |", of["sqlite"], of["postgresql"])
+        values = (of[store]["votes"] for store in ("sqlite", "postgresql"))
+        page.says(f"{name} | {{:,}} | {{:,}} |", *values)
     page.says("Medians over {} questions", found["n_queries"])
     page.says("(a load of {:.0f})", found["machine"]["load"])
 
