@@ -13,6 +13,8 @@ from pathlib import Path
 
 import httpx
 
+from shared_state import state_options
+
 SUPPORT = Path(__file__).parent
 _STARTS_S, _ENDS_S = 90.0, 30.0
 
@@ -66,6 +68,7 @@ def served(
         "--port",
         str(port),
     ]
+    words += [] if "--state" in options else state_options(folder)
     with log.open("ab") as out:
         process = subprocess.Popen([*words, *options], stdout=out, stderr=out, env=environment())
     try:

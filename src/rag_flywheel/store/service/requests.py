@@ -1,8 +1,12 @@
-"""Requests that are to be done once: what was asked under which key, and how it was answered."""
+"""Requests that are to be done once: what was asked under which key, and how it was answered.
+
+Ages are by the clock of the database, which is one for all hosts.
+"""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from rag_flywheel.store import wall_clock
 from rag_flywheel.store.database import Database
@@ -10,6 +14,8 @@ from rag_flywheel.store.database import Database
 KNOWN_FOR_S = 24 * 3600.0
 UNDER_WAY_S = 120.0
 """After so long without an answer the process that took a request is held to be dead."""
+Seen: TypeAlias = Mapping[str, int]
+"""The number of the newest event of an index, by the name of the index."""
 
 
 @dataclass(frozen=True)
@@ -26,35 +32,41 @@ class StoredAnswer:
 class Begun:
     """A request that is under way from now on.
 
-    tried_at: when its first attempt began, of which nothing is known: its process died. None: it is the
-        first one.
+    tried: what the indexes held when its first attempt began, of whose outcome nothing is known: its
+        process died, or lost the server. None: this is the first one.
     """
 
-    tried_at: float | None
+    tried: Seen | None
 
 
-def begin(database: Database, caller: str, key: str, digest: bytes) -> StoredAnswer | Begun:
-    """What an earlier request with this key is; or this one is under way now."""
-    now = wall_clock.now()
+def begin(
+    database: Database, caller: str, key: str, digest: bytes, seen: Seen
+) -> StoredAnswer | Begun:
+    """What an earlier request with this key is; or this one is under way now.
+
+    seen: what the indexes hold that it may write to.
+    """
     with database.transaction(durable=True) as conn:
+        now = wall_clock.now_of(conn)
         conn.execute("DELETE FROM requests WHERE at < ?", (now - KNOWN_FOR_S,))
         row = conn.execute(
-            "SELECT digest, at, tried_at, status, headers, body FROM requests "
+            "SELECT digest, at, status, headers, body, seen FROM requests "
             "WHERE caller = ? AND key = ?",
             (caller, key),
         ).fetchone()
+        tried = None
         if row is not None:
-            before, at, tried_at, status, headers, body = row
+            before, at, status, headers, body, seen_before = row
             if status is not None or bytes(before) != digest or at >= now - UNDER_WAY_S:
                 found = json.loads(headers or "{}")
                 return StoredAnswer(bytes(before), status, found, bytes(body or b""))
-        first = None if row is None else tried_at
+            tried = json.loads(seen_before or "{}")
         conn.execute(
-            "INSERT OR REPLACE INTO requests (caller, key, digest, at, tried_at) "
-            "VALUES (?, ?, ?, ?, ?)",
-            (caller, key, digest, now, now if first is None else first),
+            "INSERT INTO requests (caller, key, digest, at, tried_at, seen) VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (caller, key) DO UPDATE SET at = excluded.at, status = NULL",
+            (caller, key, digest, now, now, json.dumps(dict(seen))),
         )
-    return Begun(first)
+    return Begun(tried)
 
 
 def end(database: Database, caller: str, key: str, answer: StoredAnswer) -> None:
@@ -63,6 +75,15 @@ def end(database: Database, caller: str, key: str, answer: StoredAnswer) -> None
         conn.execute(
             "UPDATE requests SET status = ?, headers = ?, body = ? WHERE caller = ? AND key = ?",
             (answer.status, json.dumps(dict(answer.headers)), answer.body, caller, key),
+        )
+
+
+def leave(database: Database, caller: str, key: str) -> None:
+    """Let a request be done again at once, as one whose first attempt may have written something."""
+    with database.transaction(durable=False) as conn:
+        conn.execute(
+            "UPDATE requests SET at = at - ? WHERE caller = ? AND key = ? AND status IS NULL",
+            (UNDER_WAY_S + 1, caller, key),
         )
 
 
