@@ -17,7 +17,7 @@ from rag_flywheel.service.app import create_app
 from rag_flywheel.service.logs import ACCESS, JsonLines
 from rag_flywheel.service.settings import Settings
 from rag_flywheel.store.service.keys import make_key
-from shared_state import open_records
+from shared_state import open_records, state_of
 
 URL = "http://127.0.0.1:8000"
 SECRETS = ("why is the sky", "user-ann", "p-blue", "acme-tenant")
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def settings(folder: Path, **more: Any) -> Settings:
-    return Settings(indexes={"kb": folder}, numbers_s=0.2, **more)
+    return Settings(indexes={"kb": folder}, state=state_of(folder), numbers_s=0.2, **more)
 
 
 @pytest.fixture

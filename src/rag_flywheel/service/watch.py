@@ -22,6 +22,7 @@ from rag_flywheel.service.indexes import Indexes
 from rag_flywheel.service.scratch import scratch_folder
 from rag_flywheel.service.settings import Settings
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.service.state import require_readable
 
 log = logging.getLogger("rag_flywheel")
 _FILE, _LOCK = "indexes.json", "reader.lock"
@@ -90,8 +91,7 @@ class Watch:
 
     def _not_recorded(self) -> list[str]:
         try:
-            with self._state.reading() as conn:
-                conn.execute("SELECT 1").fetchone()
+            require_readable(self._state)
         except FlywheelError as error:
             return [
                 "the service's own records, its keys among them, cannot be read "

@@ -85,6 +85,12 @@ def now(database: Database) -> float:
         return wall_clock.now_of(conn)
 
 
+def require_readable(database: Database) -> None:
+    """Raises StorageError when the records cannot be read now."""
+    with database.reading() as conn:
+        conn.execute("SELECT name FROM secrets LIMIT 1").fetchone()
+
+
 def _brought_up(database: _D, bring_up: Callable[[_D], None]) -> _D:
     try:
         bring_up(database)
