@@ -303,9 +303,7 @@ def test_of_two_refreshes_at_once_one_is_told_that_the_other_runs(
     command = [sys.executable, "-m", "rag_flywheel", "refresh", "--index", str(pair.folder)]
     under_way(pair, long_refresh, id_)
     path = {"PYTHONPATH": os.pathsep.join([*sys.path])}
-    from_cron = subprocess.run(
-        command, env={**os.environ, **path}, capture_output=True, text=True
-    )
+    from_cron = subprocess.run(command, env={**os.environ, **path}, capture_output=True, text=True)
     assert from_cron.returncode == 75, from_cron.stderr
     pair.jobs_wait.unlink()
     found = [until(client, long_refresh, id_, "done") for client in pair]

@@ -21,12 +21,13 @@ from typing import Any
 
 import pytest
 
-from many_hosts_worker import K, N_EDITED, N_HOSTS, N_STATIC, edited, opened, static
+import many_hosts_worker
+from many_hosts_worker import N_EDITED, N_HOSTS, N_STATIC, K, edited, opened, static
 from on_postgres import server_url, url_of
 from rag_flywheel import Config, Flywheel, copy
 from rag_flywheel.store.place import open_database
 
-WORKER = Path(__file__).with_name("many_hosts_worker.py")
+WORKER = Path(many_hosts_worker.__file__)
 SECONDS = float(os.environ.get("RAG_FLYWHEEL_MANY_HOSTS_S", "10"))
 REFRESHES = int(os.environ.get("RAG_FLYWHEEL_MANY_HOSTS_REFRESHES", "4"))
 KILL_EVERY = 4  # refreshes
@@ -50,7 +51,7 @@ class Process:
     """One worker, which is talked to in lines of JSON."""
 
     def __init__(self, role: str, number: int, place: dict[str, Any], out: Path) -> None:
-        path = [str(WORKER.parents[1] / "support"), str(WORKER.parent), *sys.path]
+        path = [str(WORKER.parent), *sys.path]
         self.out = out / f"{role}{number}.json"
         self.process = subprocess.Popen(
             [
@@ -67,7 +68,6 @@ class Process:
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"},
         )
-        assert self.hear() == ["ready"]
 
     def tell(self, *words: object) -> None:
         """A line to the worker."""
@@ -100,7 +100,12 @@ class Refresher:
         self.n_kills = 0
         self.chance = random.Random(7)
         self.took = [0.5]
-        self.process = Process("refresh", 0, place, out)
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a process."""
+        self.process = Process("refresh", self.n_kills, self.place, self.out)
+        assert self.process.hear() == ["ready"]
 
     def refresh(self) -> None:
         """One refresh, which may be the last of its process."""
@@ -112,7 +117,7 @@ class Refresher:
             time.sleep(self.chance.uniform(0.0, max(self.took)))
             assert self.process.end(kill=True) == -signal.SIGKILL
             self.n_kills += 1
-            self.process = Process("refresh", self.n_kills, self.place, self.out)
+            self.begin()
             return
         word, outcome = self.process.hear()
         assert word == "end"
@@ -125,6 +130,8 @@ def test_many_hosts(tmp_path: Path) -> None:
     hosts = [Process("serve", n, places[n % len(places)], tmp_path) for n in range(N_HOSTS)]
     refresher = Refresher(places[-1], tmp_path)
     try:
+        for host in hosts:
+            assert host.hear() == ["ready"]
         until, rounds = time.monotonic() + SECONDS, 0
         while time.monotonic() < until or sum(refresher.outcomes.values()) < REFRESHES:
             seen_by_all(hosts, rounds)

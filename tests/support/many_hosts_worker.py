@@ -19,7 +19,10 @@ from rag_flywheel.store.database import Database
 N_HOSTS = 8
 N_EDITED, N_STATIC, N_TOPICS = 64, 64, 16
 K = 8
-_SEEN = "SELECT seq FROM votes WHERE seq > ? UNION SELECT born FROM passages WHERE born > ? ORDER BY 1"
+_NOUNS = {"edited": "thing", "static": "matter"}
+_SEEN = (
+    "SELECT seq FROM votes WHERE seq > ? UNION SELECT born FROM passages WHERE born > ? ORDER BY 1"
+)
 
 
 def edited(i: int, k: int) -> Passage:
@@ -54,7 +57,7 @@ class Serving:
         self.edits: list[Any] = []  # (passage number, wording, begin, end)
         self.seen: list[int] = []  # event numbers, in the order in which the reader saw them
         self.n_polls = 0
-        self.wordings = {i: 0 for i in range(number, N_EDITED, N_HOSTS)}
+        self.wordings = dict.fromkeys(range(number, N_EDITED, N_HOSTS), 0)
 
     def ask(self, query: str, user: str) -> Any:
         """Ask, and note the answer."""
@@ -83,12 +86,12 @@ class Serving:
         while not self.stop.is_set():
             n += 1
             user = f"u{self.number}-{n}"
-            kind = self.chance.choice(("edited thing", "static matter"))
-            found = self.ask(f"{kind}{self.chance.randrange(N_EDITED)} common {n % 50}", user)
+            kind, i = self.chance.choice(("edited", "static")), self.chance.randrange(N_EDITED)
+            found = self.ask(f"{kind} {_NOUNS[kind]}{i} common {n % 50}", user)
             if self.chance.random() < 0.7:
-                hit = self.chance.choice(found.hits)
-                verdict = "helpful" if self.chance.random() < 0.7 else "harmful"
-                self.vote(found, hit.passage_id, verdict, user)
+                passage = self.chance.choice(found.hits[:3]).passage_id
+                right = (passage == f"{kind[0]}{i}") == (self.chance.random() < 0.9)
+                self.vote(found, passage, "helpful" if right else "harmful", user)
             if self.chance.random() < 0.3:
                 self.edit()
 
