@@ -1,4 +1,4 @@
-"""A service on two hosts with clocks ten minutes apart, which share their records and indexes on PostgreSQL."""
+"""A service on two hosts with clocks ten minutes apart, which share records and an index on PostgreSQL."""
 
 import os
 import re
