@@ -1,4 +1,4 @@
-"""Eight processes on four hosts retrieve, vote and edit one index on PostgreSQL, while a ninth refreshes it and
+"""Eight processes on four hosts retrieve, vote and edit one index on PostgreSQL, while a ninth refreshes and
 is killed again and again.
 
 Each process has a network of its own, where the system allows it, without any address: it reaches the server
