@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
-from hosts import host
 from on_postgres import started
 from rag_flywheel import Config, Flywheel, FlywheelError, Passage
 from rag_flywheel.client import Client
+from service_hosts import host
 
 pytestmark = pytest.mark.slow
 N_VOTERS = 4

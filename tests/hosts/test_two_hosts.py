@@ -16,13 +16,13 @@ from typing import Any
 import httpx
 import pytest
 
-from hosts import host
 from on_postgres import url_of
 from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.service import jobs, requests
 from rag_flywheel.store.service.keys import SCOPES, make_key, revoke_key
 from rag_flywheel.store.service.state import open_state
+from service_hosts import host
 
 SKEW_S = 300.0
 TOKEN_S = 72.0

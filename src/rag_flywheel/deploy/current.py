@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from rag_flywheel import config as settings
 from rag_flywheel import disk
+from rag_flywheel.deploy.lock import note_change, require_lock
 from rag_flywheel.deploy.origin import foreign_versions, is_foreign
 from rag_flywheel.deploy.quarantine import quarantine
+from rag_flywheel.deploy.shared import in_words, share, store_of, tell
 from rag_flywheel.deploy.versions import (
     CURRENT,
     VERSIONS,
@@ -20,12 +22,22 @@ from rag_flywheel.deploy.versions import (
     read_manifest,
 )
 from rag_flywheel.disk import read_bytes, replace_text, version_file_errors
-from rag_flywheel.errors import BusyError, CorruptFileError, FlywheelError, StorageError
+from rag_flywheel.errors import (
+    BusyError,
+    CorruptFileError,
+    DamagedObjectError,
+    FlywheelError,
+    MissingObjectError,
+    ObjectStoreError,
+    StorageError,
+)
 from rag_flywheel.records import Current
 from rag_flywheel.store import encoders, journal
 from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import BUSY_TIMEOUT_S, Database
 from rag_flywheel.store.journal import Look
+from rag_flywheel.store.place import is_shared
+from rag_flywheel.store.postgres import PostgresDatabase
 
 if TYPE_CHECKING:
     from rag_flywheel.deploy.published import Published
@@ -56,13 +68,19 @@ def write_current(root: Path, current: Current) -> None:
 
 def current_text(current: Current) -> str:
     """What CURRENT holds; `read_current` of it gives an equal one."""
-    frozen = "" if current.frozen_at is None else f" {current.frozen_at}"
-    held = " held" if current.held else ""
-    return f"{current.version}{frozen}{held}\n"
+    return f"{in_words(current)}\n"
 
 
-def withdraw(root: Path) -> None:
-    """Leave no version live, as before the first promotion. Call only while holding the lock."""
+def withdraw(root: Path, database: Database | None = None) -> None:
+    """Leave no version live, as before the first promotion. Call only while holding the lock.
+
+    database: where it is recorded, if hosts share versions, so that none is live for any of them.
+    """
+    if database is not None and store_of(database) is not None:
+        with database.transaction() as conn:
+            require_lock(root, database, conn)
+            journal.record_none_live(conn)
+            note_change(database, conn)
     disk.delete(root, CURRENT)
 
 
@@ -77,15 +95,21 @@ def make_live(
     """Write the intent, then CURRENT, then the encoder of that version into the settings. Call only while
     holding the refresh lock.
 
-    looks: the looks of the gate that this version passed; published: whose alias is to follow.
+    Where hosts share versions, this one is sent to where they find it first, and the intent decides.
+    looks: the looks of the gate that this version passed; published: whose alias is to follow. Raises
+    LockedError where the lock was lost meanwhile.
     """
+    _share(root, database, action, current)
     with database.transaction() as conn:
+        require_lock(root, database, conn)
         journal.record_live_change(conn, action, current)
+        note_change(database, conn)
         _follow(root, conn, current)
     write_current(root, current)
     if published is not None:
         published.point(root, current.version)
     name_encoder(root, database)
+    tell(database)
     if looks:  # last: a look whose version never went live must not be on record
         try:
             with database.transaction() as conn:
@@ -93,6 +117,21 @@ def make_live(
                     journal.record_look(conn, look)
         except StorageError as error:
             log.warning("%s is live, but by which look of the gate is lost: %s", current, error)
+
+
+def _share(root: Path, database: Database, action: str, current: Current) -> None:
+    """Send a version to where hosts share them. One that was live before can go live again without: some
+    hosts have it, others answer from the last one until it can be fetched."""
+    if action == "release":
+        return
+    try:
+        share(root, database, current.version)
+    except (MissingObjectError, DamagedObjectError):
+        raise
+    except ObjectStoreError as error:
+        if action == "promote":
+            raise
+        log.warning("version %s may not be where hosts fetch it: %s", current.version, error)
 
 
 def _follow(root: Path, conn: Connection, current: Current) -> None:
@@ -133,7 +172,8 @@ def name_encoder(root: Path, database: Database) -> bool:
 
 
 def reconcile(root: Path, database: Database, *, wait_s: float = BUSY_TIMEOUT_S) -> None:
-    """Write into the journal which version CURRENT names, when the last intent never reached it.
+    """Write into the journal which version CURRENT names, when the last intent never reached it; not where
+    hosts share versions, whose folders may be behind.
 
     wait_s: for how long to wait while another program writes; after it, that is left to the next call.
     """
@@ -144,6 +184,8 @@ def reconcile(root: Path, database: Database, *, wait_s: float = BUSY_TIMEOUT_S)
     if current is None:
         return
     with database.reading() as conn:
+        if isinstance(database, PostgresDatabase) and is_shared(conn):
+            return
         intended = journal.last_live_change(conn)
         foreign = current != intended and is_foreign(root, conn, current.version)
     if foreign:
@@ -172,6 +214,16 @@ def live_of(root: Path, database: Database) -> Current | None:
         if not is_foreign(root, conn, current.version):
             return current
         return _last_own(root, conn)
+
+
+def live_now(root: Path, database: Database) -> Current | None:
+    """Which version is live: where hosts share versions, by the database, whether it is in this folder or
+    not; else as `live_of`."""
+    if isinstance(database, PostgresDatabase):
+        with database.reading() as conn:
+            if is_shared(conn):
+                return journal.last_live_change(conn)
+    return live_of(root, database)
 
 
 def set_aside_foreign(root: Path, database: Database) -> list[str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rag_flywheel.deploy.index_files import index_files
 from rag_flywheel.deploy.manifest import Manifest
-from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
+from rag_flywheel.deploy.shared import manifests
+from rag_flywheel.deploy.versions import read_manifest, version_folder
 from rag_flywheel.errors import ConfigError, EngineError, FlywheelError, counted
 from rag_flywheel.index.engine import Engine
 from rag_flywheel.index.in_memory import InMemory
@@ -119,14 +120,14 @@ class Published:
                 "the alias at %s does not stand for %s: %s", self.server.address, version, error
             )
 
-    def clean(self, root: Path) -> None:
+    def clean(self, root: Path, database: Database) -> None:
         """Delete the collections of this index that no version has; those of all when one cannot be read.
 
         Call only while holding the refresh lock. What cannot be deleted is logged, and left to the next
         refresh.
         """
         try:
-            used = {self.collection(read_manifest(root, each)) for each in list_versions(root)}
+            used = {self.collection(each) for each in manifests(root, database)}
             for name in self.server.collections():
                 if name.startswith(f"{self._index}_") and name not in used:
                     self.server.drop(name)

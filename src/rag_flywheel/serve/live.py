@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rag_flywheel.curate.source import Source
+from rag_flywheel.deploy.follow import Follower
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import ClosedError, FlywheelError
@@ -22,7 +23,7 @@ from rag_flywheel.serve.catch_up import caught_up, initial_state
 from rag_flywheel.serve.state import State
 from rag_flywheel.store import forgetting, journal
 from rag_flywheel.store.database import ChangedError, Database
-from rag_flywheel.store.timeline import read_moment
+from rag_flywheel.store.timeline import Moment, read_moment, read_moment_and_change
 
 log = logging.getLogger("rag_flywheel")
 ReadCurrent = Callable[[], Current | None]
@@ -49,7 +50,8 @@ class LiveState:
     """The newest State, loaded whole and swapped in one step; thread-safe.
 
     read_current names the live version; load_live loads it, with the event number that evidence is
-    frozen at; a change of current_file means that another version is live.
+    frozen at; a change of current_file means that another version is live. follower: brings the folder up to
+    what is live by the database; None: the folder is where that is decided.
     """
 
     def __init__(
@@ -59,7 +61,9 @@ class LiveState:
         read_current: ReadCurrent,
         load_live: LoadLive,
         current_file: Path,
+        follower: Follower | None = None,
     ) -> None:
+        self._follower = follower
         self._database = database
         self._source = source
         self._read_current = read_current
@@ -75,13 +79,13 @@ class LiveState:
         self._lock = threading.Lock()  # held while the state is exchanged, never while files load
         self._loading = threading.Lock()  # held while files load
         self._loader: threading.Thread | None = None
-        self._begun: _Signature = None  # the last one loaded in the background: each is tried once
+        self._begun: object = None  # what was loaded in the background last: each is tried once
 
     def state(self) -> State:
         """The state after every event committed before this call, of any process.
 
-        Its version is the live one, unless a refresh has just made another: until that is loaded,
-        the one before answers. When a new live version cannot be loaded, the last one goes on
+        Its version is the live one, unless a refresh has just made another: until that is fetched and
+        loaded, the one before answers. When a new live version cannot be, the last one goes on
         serving and the error is logged; it is raised only when there is no last one.
         """
         for _ in range(_TRIES):
@@ -93,8 +97,9 @@ class LiveState:
                     self.renew()
             live = self._live
             assert live is not None
-            with self._database.reading() as conn:
-                moment = read_moment(conn)
+            moment = self._moment(live)
+            if moment is None:
+                continue
             if moment == (live.state.timeline, live.state.seq) and self._database.file == live.file:
                 return live.state
             if (state := self._caught_up(live)) is not None:
@@ -102,6 +107,21 @@ class LiveState:
             log.warning("another state of the database was restored: all is loaded anew")
             self.renew(unless=live)
         raise AssertionError("the database was replaced at every try to read it")
+
+    def _moment(self, live: _Live) -> Moment | None:
+        """The state of the database; None: the folder was brought up to another live version."""
+        follower = self._follower
+        with self._database.reading() as conn:
+            if follower is None:
+                return read_moment(conn)
+            moment, change = read_moment_and_change(conn)
+        if not follower.lags(change):
+            return moment
+        if follower.has_failed(change) or self._may_go_on(live):
+            self._load_aside((change, time.monotonic()))
+            return moment
+        self.renew()
+        return None
 
     def _caught_up(self, live: _Live) -> State | None:
         """The state after every event so far; None when the database is not the one it was."""
@@ -131,6 +151,8 @@ class LiveState:
         Raises the errors of loading when there is no last state to go on with.
         """
         with self._loading:
+            if self._follower is not None:
+                self._follower.bring_up()
             live = self._live
             if live is not None and live is not unless and live.signature == self._signature():
                 return
@@ -175,14 +197,16 @@ class LiveState:
         with self._database.snapshot() as conn:
             return journal.count_by_hand(conn) + forgetting.count_done(conn)
 
-    def _load_aside(self, signature: _Signature) -> None:
-        if signature == self._begun:
+    def _load_aside(self, what: object) -> None:
+        """Load the live version in the background. what: a name of this attempt, of which each is made
+        once."""
+        if what == self._begun:
             return
         with self._lock:
             busy = self._loader is not None and self._loader.is_alive()
-            if busy or self._closed or signature == self._begun:
+            if busy or self._closed or what == self._begun:
                 return
-            self._begun = signature
+            self._begun = what
             self._loader = threading.Thread(target=self._renew_aside, name="rag-flywheel-load")
             self._loader.start()
 

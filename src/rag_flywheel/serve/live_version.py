@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
-from rag_flywheel.deploy.current import live_of, read_current
+from rag_flywheel.deploy.current import live_now, live_of, read_current
+from rag_flywheel.deploy.follow import follower_of
 from rag_flywheel.deploy.loaded import (
     LoadedVersion,
     SharedIndexes,
@@ -46,13 +47,17 @@ def server_of(
     """
     source = Source(encoders.get(), config)
     last = LastLoaded(encoders, indexes)
-    live = LiveState(
-        database,
-        source,
-        lambda: current_of(root),
-        lambda: read_live(root, database, last),
-        root / CURRENT,
-    )
+    follower = follower_of(root, database)
+
+    def read_current() -> Current | None:
+        return current_of(root) if follower is None else live_now(root, database)
+
+    def load_live() -> tuple[LoadedVersion, int | None]:
+        if follower is not None:
+            follower.require_version()
+        return read_live(root, database, last)
+
+    live = LiveState(database, source, read_current, load_live, root / CURRENT, follower)
     return Server(database, config, source, live, lookups, postponed)
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from rag_flywheel.errors import CorruptFileError, InputError
 from rag_flywheel.store.connection import Connection, scalar
+from rag_flywheel.store.journal import drop_meta
 from rag_flywheel.store.passages import read_clock
-from rag_flywheel.store.place import FOLDER
+from rag_flywheel.store.place import FOLDER, OBJECTS, SETTINGS
 from rag_flywheel.store.schema import expected_tables
 from rag_flywheel.store.sqlite import SqliteDatabase, make_file
 
@@ -112,6 +113,8 @@ def _copy_rows(source: Connection, target: Connection) -> None:
     from rag_flywheel.store.migrations import migrations
 
     for table, columns in expected_tables(migrations).items():
+        if table == "fetches":
+            continue
         names = ", ".join(columns)
         if table in ("meta", "clock"):
             target.execute(f"DELETE FROM {table}")
@@ -122,7 +125,8 @@ def _copy_rows(source: Connection, target: Connection) -> None:
         sql = f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})"
         for part in _parts(rows):
             target.executemany(sql, part)
-    target.execute("DELETE FROM meta WHERE key = ?", (FOLDER,))
+    for key in (FOLDER, OBJECTS, SETTINGS):
+        drop_meta(target, key)
 
 
 def _parts(rows: Iterator[tuple[object, ...]]) -> Iterator[list[tuple[object, ...]]]:

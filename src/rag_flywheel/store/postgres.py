@@ -160,6 +160,18 @@ class PostgresConnection:
         return rows
 
 
+@dataclass
+class HeldLock:
+    """A lock of the server that a thread holds.
+
+    pid: of the process of the server whose connection holds it; began: a number that its holder notes, by
+    which it sees what others did if they got the lock meanwhile.
+    """
+
+    pid: int
+    began: int = 0
+
+
 class _Translated:
     """Raises errors of psycopg in the block as ours."""
 
@@ -249,6 +261,16 @@ class PostgresDatabase(Database):
         conn.raw.execute(_FLUSH)
         return token
 
+    def place(self) -> str:
+        """What tells this schema from a copy of it, in another database or on another server."""
+        with self.reading() as conn:
+            row = conn.raw.execute(
+                "SELECT (SELECT system_identifier FROM pg_control_system()), oid, %s::text FROM pg_database "
+                "WHERE datname = current_database()",
+                (self.address.schema,),
+            ).fetchone()
+        return repr(row)
+
     def make_schema(self) -> None:
         """Make the schema of the index, unless it is there. Raises ReadOnlyError, StorageError."""
         with self.reading() as conn:
@@ -314,9 +336,10 @@ class PostgresDatabase(Database):
                         conn.raw.execute("ROLLBACK")
 
     @contextmanager
-    def lock(self, name: str, why: str, *, wait_s: float = 0.0) -> Iterator[None]:
+    def lock(self, name: str, why: str, *, wait_s: float = 0.0) -> Iterator["HeldLock"]:
         """Hold a lock of the index in the block, "refresh" or "change"; the server frees it when the
-        connection ends, and so when its holder dies. Raises LockedError, which says why, after wait_s."""
+        connection ends, and so when its holder dies: `holds_lock` tells. Raises LockedError, which says why,
+        after wait_s."""
         with _Translated(self):
             conn = self.connect()
         try:
@@ -327,13 +350,35 @@ class PostgresDatabase(Database):
                     if time.monotonic() >= until:
                         raise LockedError(why)
                     time.sleep(_LOOK_S)
+            held = self._locks_held()
+            held[name] = HeldLock(conn.raw.info.backend_pid)
             try:
-                yield
+                yield held[name]
             finally:
+                del held[name]
                 with suppress(_driver().Error):  # at once: the end of a connection takes its time
                     conn.raw.execute("SELECT pg_advisory_unlock_all()")
         finally:
             conn.raw.close()
+
+    def held_lock(self, conn: Connection, name: str) -> "HeldLock | None":
+        """The lock that this thread took by `lock`, if its connection still holds it: that may have ended
+        while the process slept."""
+        held = self._locks_held().get(name)
+        if held is None:
+            return None
+        sql = (
+            "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 "
+            "AND classid = ?::bigint::oid AND objid = ?::bigint::oid AND pid = ? AND database = "
+            "(SELECT oid FROM pg_database WHERE datname = current_database()))"
+        )
+        there = scalar(conn, sql, (_LOCKS[name], self._key % 2**32, held.pid))
+        return held if there else None
+
+    def _locks_held(self) -> dict[str, "HeldLock"]:
+        """The locks that this thread took, by their names."""
+        found: dict[str, HeldLock] = self._local.__dict__.setdefault("held", {})
+        return found
 
     def problems(self) -> list[str]:
         """Nothing: the server checks what it stores by itself."""
