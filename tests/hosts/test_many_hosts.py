@@ -1,9 +1,9 @@
 """Eight processes on four hosts retrieve, vote and edit one index on PostgreSQL, while a ninth refreshes and
 is killed again and again.
 
-Each host has a folder of its own, and versions lie in an object store. Each process has a network of its own,
-where the system allows it, without any address: it reaches the server by a Unix socket. RAG_FLYWHEEL_MANY_HOSTS_S and RAG_FLYWHEEL_MANY_HOSTS_REFRESHES make it longer; what was
-counted is printed.
+Each host has a folder of its own, and versions lie in an object store. Each process has a network of its
+own, where the system allows it, without any address: it reaches the server by a Unix socket.
+RAG_FLYWHEEL_MANY_HOSTS_S and RAG_FLYWHEEL_MANY_HOSTS_REFRESHES make it longer; what was counted is printed.
 """
 
 import json

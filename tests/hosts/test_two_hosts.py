@@ -1,4 +1,5 @@
-"""A service on two hosts with clocks ten minutes apart, which share records and an index on PostgreSQL."""
+"""A service on two hosts with clocks ten minutes apart and folders of their own, which share records and an
+index on PostgreSQL."""
 
 import os
 import re
@@ -58,23 +59,29 @@ class Pair:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     root = tmp_path_factory.mktemp("hosts")
-    folder, state_url, waits = root / "kb", url_of("two_hosts_state"), root / "waits"
+    pytest.importorskip("obstore", reason="needs the extra objects")
+    state_url, waits = url_of("two_hosts_state"), root / "waits"
+    folders = [root / name / "kb" for name in ("one", "two")]
+    shared = {"path": url_of("two_hosts"), "objects": f"file://{root}/store"}
     config = Config(encoder="fakes:word_encoder")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEST_JOBS_WAIT", str(waits))
-        with Flywheel.open(url_of("two_hosts"), cache=folder, config=config) as fw:
+        for folder in folders:
+            folder.parent.mkdir()
+        with Flywheel.open(**shared, cache=folders[0], config=config) as fw:
             fw.add([Passage("reset", "open settings to get a new password")])
             fw.add([Passage("refund", "refunds are paid within 30 days")])
             fw.refresh()
+        Flywheel.open(**shared, cache=folders[1]).close()
         options = ["--token-hours", str(TOKEN_S / 3600), "--votes-per-minute", str(MOST)]
         with (
-            host(folder, state_url, "one", skew_s=-SKEW_S, options=options) as slow,
-            host(folder, state_url, "two", skew_s=SKEW_S, options=options) as fast,
+            host(folders[0], state_url, "one", skew_s=-SKEW_S, options=options) as slow,
+            host(folders[1], state_url, "two", skew_s=SKEW_S, options=options) as fast,
             httpx.Client(base_url=slow.url, timeout=30) as one,
             httpx.Client(base_url=fast.url, timeout=30) as two,
         ):
             state = open_state(state_url)
-            yield Pair(one, two, folder, state_url, state, waits)
+            yield Pair(one, two, folders[0], state_url, state, waits)
             state.close()
 
 
