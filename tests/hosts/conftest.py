@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cut_line import Line
 from hosts import Shared
 from on_postgres import schema_of, url_of
 from s3 import BUCKET, s3_server
@@ -27,8 +28,18 @@ def shared(tmp_path: Path) -> Iterator[Shared]:
 
 
 @pytest.fixture
-def on_s3(tmp_path: Path, s3: str) -> Iterator[Shared]:
-    """The same, with a bucket."""
+def line(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
+    """A line to the server of S3, which can be cut."""
+    made = Line(s3)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def on_s3(tmp_path: Path, line: Line) -> Iterator[Shared]:
+    """An index on the server that nobody has opened, and a bucket behind that line."""
+    pytest.importorskip("obstore", reason="needs the extra objects")
     made = Shared(tmp_path, url_of(schema_of(tmp_path)), f"s3://{BUCKET}/{tmp_path.name}")
     yield made
     made.close()

@@ -1,7 +1,8 @@
-"""A process of a host: worker.py URL FOLDER OBJECTS refresh|forget POINT [killed|stopped].
+"""A process of a host: worker.py URL FOLDER OBJECTS refresh|forget [POINT [SIGSTOP]].
 
-It comes to a point of its work, says so, and ends itself by SIGKILL, or stops by SIGSTOP, just before or after it.
-On stdout, one JSON line each: "ready"; the outcome of the call, or the name of its error.
+It comes to a point of its work, says so, and ends itself by SIGKILL, or stops by SIGSTOP, just before or
+after it. On stdout, one JSON line each: "ready"; "there", at the point; the outcome of the call, or its
+error.
 """
 
 import json

@@ -69,6 +69,7 @@ class Shared:
                 "WHERE application_name = %s AND pid != pg_backend_pid()",
                 (f"rag-flywheel {Address.of(self.url).schema}",),
             )
+        time.sleep(0.2)  # until the other side has noticed
 
     @contextmanager
     def worker(self, host: str, *what: str) -> Iterator["Worker"]:

@@ -25,10 +25,7 @@ from rag_flywheel.disk import read_bytes, replace_text, version_file_errors
 from rag_flywheel.errors import (
     BusyError,
     CorruptFileError,
-    DamagedObjectError,
     FlywheelError,
-    MissingObjectError,
-    ObjectStoreError,
     StorageError,
 )
 from rag_flywheel.records import Current
@@ -126,10 +123,8 @@ def _share(root: Path, database: Database, action: str, current: Current) -> Non
         return
     try:
         share(root, database, current.version)
-    except (MissingObjectError, DamagedObjectError):
-        raise
-    except ObjectStoreError as error:
-        if action == "promote":
+    except StorageError as error:
+        if action == "promote" or isinstance(error, CorruptFileError):
             raise
         log.warning("version %s may not be where hosts fetch it: %s", current.version, error)
 

@@ -34,7 +34,6 @@ from rag_flywheel.errors import (
     MissingObjectError,
     ObjectStoreError,
     StorageError,
-    UnknownIdError,
 )
 from rag_flywheel.records import Current
 from rag_flywheel.store import forgetting, journal, timeline
@@ -51,7 +50,7 @@ def follow(root: Path, database: Database, *, fetch: bool = True, refreshing: bo
 
     fetch: False: only what needs no object store. refreshing: whether the caller holds the refresh lock. What
     was forgotten is deleted first, whether the newest version can be fetched or not. Raises ObjectStoreError,
-    UnknownIdError, StorageError.
+    StorageError.
     """
     with disk_errors(root), follow_lock(root):
         while True:
@@ -82,7 +81,7 @@ def _followed(root: Path, database: Database, change: LiveChange, *, fetch: bool
             return True
         try:
             bring(root, database, current.version)
-        except (MissingObjectError, UnknownIdError):
+        except MissingObjectError:
             with database.reading() as conn:
                 if journal.last_change_number(conn) != change.id:
                     return False
@@ -111,7 +110,7 @@ def locked(root: Path, database: Database, *, wait_s: float = 0.0) -> Iterator[N
         if store_of(database) is not None:
             try:
                 follow(root, database, refreshing=True)
-            except (MissingObjectError, DamagedObjectError, UnknownIdError) as error:
+            except (MissingObjectError, DamagedObjectError) as error:
                 log.warning("the live version cannot be fetched into %s: %s", root, error)
         yield
 

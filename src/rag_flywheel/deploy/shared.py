@@ -25,6 +25,7 @@ from rag_flywheel.deploy.versions import (
     version_folder,
 )
 from rag_flywheel.errors import (
+    DamagedObjectError,
     FlywheelError,
     InputError,
     MissingObjectError,
@@ -34,9 +35,10 @@ from rag_flywheel.errors import (
     counted,
 )
 from rag_flywheel.records import Current
-from rag_flywheel.store import fetches, journal, timeline, users
+from rag_flywheel.store import fetches, forgetting, journal, timeline, users, wall_clock
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.place import (
+    DAMAGED,
     FOLDER,
     OBJECTS,
     SETTINGS,
@@ -56,6 +58,7 @@ _FETCH_S = 3_600.0  # for which a version that a host is fetching stays
 Patience = Literal["refresh", "serve", "look"]
 """How long an object store is waited for: by a refresh, while users wait, and only to see whether it
 answers."""
+_LATELY_S = 2 * 86_400.0  # longer than a file that belongs to no version stays in the store
 _NONE = "none"  # in the place of a version in CURRENT of the store
 
 
@@ -77,7 +80,7 @@ def _at(url: str, patience: Patience, process: int) -> "Objects":
 
     waits = {
         "refresh": Waits(),
-        "serve": Waits(connect_s=3.0, retry_s=15.0, tries=3, pause_s=2.0),
+        "serve": Waits(connect_s=3.0, request_s=20.0, retry_s=20.0, tries=3, pause_s=2.0),
         "look": Waits(connect_s=2.0, request_s=3.0, retry_s=3.0, tries=1),
     }
     return Objects(ObjectStore(url, waits[patience]))
@@ -152,7 +155,9 @@ def claim(database: PostgresDatabase, store: "Objects", *, write: bool = True) -
     text, tag = store.current()
     owner = _owner(database)
     if not text and not write:
-        return
+        raise MissingObjectError(
+            f"{store} lacks CURRENT; `rag-flywheel refresh` sends what it lacks again"
+        )
     if not text:
         with_it = f"{_NONE}\n{owner}\n"
         try:
@@ -191,7 +196,13 @@ def share(root: Path, database: Database, version: str) -> None:
         require_lock(root, database, conn)
     claim(database, store)
     if version in list_versions(root):
-        sent = store.publish(version_folder(root, version), read_manifest(root, version))
+        with database.reading() as conn:
+            damaged = journal.read_meta(conn, DAMAGED) is not None
+        folder, manifest = version_folder(root, version), read_manifest(root, version)
+        sent = store.publish(folder, manifest, anew=damaged)
+        if damaged:
+            with database.transaction() as conn:
+                journal.drop_meta(conn, DAMAGED)
         log.info("refresh: sent %s of %s to %s", counted(sent.n_parts, "file"), version, store)
     elif version not in store.versions():
         raise UnknownIdError(f"version {version} is neither in {root} nor at {store}")
@@ -266,7 +277,7 @@ def manifests(root: Path, database: Database) -> list[Manifest]:
 def bring(root: Path, database: Database, version: str) -> None:
     """Fetch a version into the folder at `root`, unless it is there, or versions are not shared.
 
-    Raises UnknownIdError, ObjectStoreError, StorageError.
+    Raises MissingObjectError when it is not where it should be, ObjectStoreError, StorageError.
     """
     if version in list_versions(root) or database.read_only:
         return
@@ -278,6 +289,15 @@ def bring(root: Path, database: Database, version: str) -> None:
         fetches.note(conn, host, version)
     try:
         found = store.fetch(root, version)
+    except DamagedObjectError:
+        with database.transaction() as conn:
+            journal.write_meta(conn, DAMAGED, version)  # the next refresh sends all of it again
+        raise
+    except UnknownIdError as error:
+        raise MissingObjectError(
+            f"{error}; it was lost there, or deleted meanwhile. `rag-flywheel refresh` on a host that has it "
+            "sends it again, and on any other builds one"
+        ) from error
     finally:
         try:
             with database.transaction(durable=False) as conn:
@@ -317,7 +337,7 @@ def prune_shared(
         stay = {*never, *fetches.under_way(conn, within_s=_FETCH_S)}
         old = [v for v in known[: max(0, len(known) - keep)] if v not in stay]
         timeline.drop_builds(conn, (set(built) - there) | set(old))
-    _delete(root, database, store, set(known) - set(old), grace_s=None)
+    _delete(root, database, store, set(known) - set(old))
     return old
 
 
@@ -340,18 +360,40 @@ def delete_shared_but(
     with database.transaction() as conn:
         require_lock(root, database, conn)
         timeline.drop_builds(conn, set(timeline.builds(conn)) - set(kept))
-    _delete(root, database, store, kept, grace_s=0.0)
+    _delete(root, database, store, kept)
 
 
-def _delete(
-    root: Path,
-    database: Database,
-    store: "Objects",
-    kept: Iterable[str],
-    *,
-    grace_s: float | None,
-) -> None:
-    """Delete versions, here and in the store, that are none of those kept, and files that belong to none."""
+def mend(root: Path, database: Database) -> None:
+    """Send again what the object store lost of the live version, and tell it what is live. After a user was
+    forgotten, also delete what one sent meanwhile that slept through it. What fails is logged.
+
+    Call only while holding the refresh lock.
+    """
+    store = store_of(database)
+    if store is None:
+        return
+    with database.reading() as conn:
+        live, built = journal.last_live_change(conn), timeline.builds(conn)
+    try:
+        if live is not None and live.version in list_versions(root):
+            share(root, database, live.version)
+        if _forgot_lately(database):
+            _delete(root, database, store, built)
+    except StorageError as error:
+        log.warning("%s was not looked through: %s", store, error)
+    tell(database)
+
+
+def _forgot_lately(database: Database) -> bool:
+    """Whether a user was forgotten within the time for which files of no version stay in the store."""
+    with database.reading() as conn:
+        at = forgetting.last_at(conn)
+    return at is not None and wall_clock.now() - at < _LATELY_S
+
+
+def _delete(root: Path, database: Database, store: "Objects", kept: Iterable[str]) -> None:
+    """Delete versions, here and in the store, that are none of those kept, and files that belong to none: at
+    once after a user was forgotten, else those that are not new."""
     known = set(kept)
     delete_versions(root, [v for v in list_versions(root) if v not in known])
     store.delete([version for version in store.versions() if version not in known])
@@ -360,7 +402,7 @@ def _delete(
         with database.reading() as conn:
             require_lock(root, database, conn)
 
-    if grace_s is None:
-        store.sweep(still=still)
+    if _forgot_lately(database):
+        store.sweep(grace_s=0.0, still=still)
     else:
-        store.sweep(grace_s=grace_s, still=still)
+        store.sweep(still=still)

@@ -17,7 +17,7 @@ from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.current import name_encoder, set_aside_foreign
 from rag_flywheel.deploy.follow import locked
 from rag_flywheel.deploy.prune import drop_dead_vectors
-from rag_flywheel.deploy.shared import tell
+from rag_flywheel.deploy.shared import mend
 from rag_flywheel.deploy.shared_settings import settle
 from rag_flywheel.deploy.verify import note_checked
 from rag_flywheel.disk import disk_errors
@@ -134,7 +134,7 @@ def finish(job: Job, live: Live, report: RefreshReport) -> None:
     with job.database.transaction() as conn:
         journal.record_refresh(conn, report)
     if report.outcome != "promoted":
-        tell(job.database)  # which it may not have been when it went live
+        mend(job.root, job.database)
     else:
         never = {v for v in (report.version, live.current and live.current.version) if v}
         for version in prune.prune(

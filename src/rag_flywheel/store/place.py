@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 LINK = "STORE"
 _MOST_BYTES = 2_000
-FOLDER, OBJECTS, SETTINGS = "folder", "objects", "settings"
+FOLDER, OBJECTS, SETTINGS, DAMAGED = "folder", "objects", "settings", "damaged"
 """The keys, among what the store notes, of the token, of the address of the object store that versions are
-in, and of the settings that hosts share; they are in no copy."""
+in, of the settings that hosts share, and of a version that a host found damaged there."""
+OF_ONE_PLACE = (FOLDER, OBJECTS, SETTINGS, DAMAGED)
+"""Those that are in no copy."""
 
 
 def is_linked(root: Path) -> bool:
