@@ -133,11 +133,13 @@ def test_many_hosts(tmp_path: Path) -> None:
     try:
         for host in hosts:
             assert host.hear() == ["ready"]
-        until, rounds = time.monotonic() + SECONDS, 0
+        began, rounds = time.monotonic(), 0
+        until = began + SECONDS
         while time.monotonic() < until or sum(refresher.outcomes.values()) < REFRESHES:
             seen_by_all(hosts, rounds)
             refresher.refresh()
             rounds += 1
+        took_s = time.monotonic() - began
         refresher.process.tell("stop")
         assert refresher.process.end() == 0
         for host in hosts:
@@ -158,7 +160,7 @@ def test_many_hosts(tmp_path: Path) -> None:
     print(
         json.dumps(
             {
-                "seconds": SECONDS,
+                "seconds": round(took_s),
                 "own networks": bool(namespaced()),
                 "answers": sum(len(s["answers"]) for s in saw),
                 "votes": n_votes,

@@ -365,8 +365,8 @@ def test_a_job_that_slept_and_was_held_to_be_dead_tells_how_it_ended(
 def test_a_job_is_stopped_from_another_host(pair: Pair, long_refresh: dict[str, str]) -> None:
     id_ = pair.slow.post("/v1/refresh", json={}, headers=long_refresh).json()["id"]
     under_way(pair, long_refresh, id_)
-    live = pair.fast.get("/v1/status", headers=long_refresh).json()["version"]
+    live = pair.fast.get("/v1/status", headers=long_refresh).json()["live_version"]
     found = pair.fast.post(f"/v1/jobs/{id_}:cancel", headers=long_refresh)
     assert (found.status_code, found.json()["state"]) == (200, "cancelled")
     assert job_of(pair.slow, long_refresh, id_)["state"] == "cancelled"
-    assert pair.slow.get("/v1/status", headers=long_refresh).json()["version"] == live
+    assert pair.slow.get("/v1/status", headers=long_refresh).json()["live_version"] == live

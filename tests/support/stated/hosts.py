@@ -26,6 +26,7 @@ def many_hosts(page: Page) -> None:
     page.lets("elsewhere", "(409 with")  # tests/hosts
     page.lets("arithmetic", "network of half a millisecond, twenty exchanges are 10 ms")
     page.lets("fact", "up to 40 threads")
+    page.lets("example", "tcp://scheduler:8786")
     page.lets("arithmetic", "answer five calls at once need 200")
     votes = page.result("postgres")
     each, many = (votes[f"votes a second, {n} a call, 8 processes"]["postgresql"] for n in (1, 10))

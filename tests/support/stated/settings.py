@@ -99,7 +99,7 @@ def files(page: Page) -> None:
     page.says("depth | {:,}; 4 folders", manifest.MOST_FILES)
     page.says(
         "`parameters.json` | {:.0f} MB, {:.0f} kB, {} bytes, {:.0f} MB |",
-        manifest._MOST_BYTES / 1e6,
+        manifest.MOST_BYTES / 1e6,
         MOST_TOML / 1e3,
         current._MOST_CURRENT,
         loaded._MOST_PARAMETERS / 1e6,
