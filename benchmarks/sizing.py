@@ -32,14 +32,14 @@ class Sizing:
         number, largest = list(growth["sizes"].items())[-1]
         self.measured = int(number)
         self.slope = float(growth["slope_of_a_new_question"])
-        self.memory_each = largest["above_imports_mib"] * 2**20 / self.measured
-        self.memory_base = largest["peak_before_mib"] * 2**20
+        self.memory_each = float(largest["above_imports_mib"]) * 2**20 / self.measured
+        self.memory_base = float(largest["peak_before_mib"]) * 2**20
         self.database_each = float(refresh["bytes_a_passage"]["database"])
         self.version_each = float(refresh["bytes_a_passage"]["version"])
         room = refresh["bytes"]
         versions = room["ten_versions"]["all"], room["first_version"]["all"]
-        self.changed_share = (versions[0] - versions[1]) / 9 / versions[1]
-        self.refresh_s_each = refresh["refresh"]["1_percent"]["cpu_s"] / refresh["n_passages"]
+        self.changed_share = float(versions[0] - versions[1]) / 9 / versions[1]
+        self.refresh_s_each = float(refresh["refresh"]["1_percent"]["cpu_s"]) / self.measured
         recorded = query["sizes"][-1]["retrieve"]["threads_1"]["ours_recorded"]
         self.recorded_ms = float(recorded["cpu_p50_ms"])
         encoding = _result("encoding")
@@ -49,7 +49,7 @@ class Sizing:
 
     def question_ms(self, n: float) -> float:
         """A new question of a user, from its text to the recorded answer, through the service."""
-        searched = self.recorded_ms * (n / self.measured) ** self.slope
+        searched = self.recorded_ms * math.pow(n / self.measured, self.slope)
         return searched + self.encode_ms + self.service_ms
 
     def per_core(self, n: float) -> float:
