@@ -14,7 +14,7 @@ from rag_flywheel import CorruptFileError, Flywheel, InputError
 from rag_flywheel.errors import NewerFormatError, UnreachableError
 from rag_flywheel.service.settings import Settings
 from rag_flywheel.service.signed import signed
-from rag_flywheel.store.service import jobs
+from rag_flywheel.store.service import jobs, requests
 from rag_flywheel.store.service.counts import ServerCounts
 from rag_flywheel.store.service.state import SCHEMA, named, now, open_state, secret
 
@@ -136,6 +136,26 @@ def test_a_vote_whose_outcome_the_server_did_not_tell_is_stored_once(
         assert "idempotent-replayed" not in again.headers
         assert send().headers["idempotent-replayed"] == "true"
         assert len(fw.votes()) == 1
+
+
+def test_an_attempt_ends_no_other_one(tmp_path: Path) -> None:
+    database = open_state(tmp_path / "service.db")
+    first, second = (requests.Attempt("ann", "key", name) for name in ("first", "second"))
+    assert requests.begin(database, first, b"d", {"kb": 7}) == requests.Begun(None)
+    requests.leave(database, second)
+    requests.drop(database, second)
+    under_way = requests.begin(database, second, b"d", {"kb": 8})
+    assert isinstance(under_way, requests.StoredAnswer)
+    assert under_way.status is None
+    requests.leave(database, first)  # its host lost the server
+    assert requests.begin(database, second, b"d", {"kb": 8}) == requests.Begun({"kb": 7})
+    requests.drop(database, first)  # which it notes late
+    requests.end(database, first, requests.StoredAnswer(b"d", 200, {}, b"of the first"))
+    requests.end(database, second, requests.StoredAnswer(b"d", 200, {}, b"of the second"))
+    found = requests.begin(database, first, b"d", {})
+    assert isinstance(found, requests.StoredAnswer)
+    assert found.body == b"of the second"
+    database.close()
 
 
 def test_a_job_of_another_host_lives_as_long_as_it_says_so(

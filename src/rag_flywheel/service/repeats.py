@@ -8,6 +8,7 @@ the request is done again, and `Call.tried` says since which event its first att
 
 import asyncio
 import hashlib
+import secrets
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
@@ -56,11 +57,16 @@ class OnceRoute(KeyRoute):
                 # where many who share a key must not share this one
                 caller = f"{caller} {digest.hex()}"
             seen = await run_in_threadpool(_seen, service, request)
-            found = await run_in_threadpool(requests.begin, database, caller, key, digest, seen)
+            attempt = requests.Attempt(caller, key, secrets.token_hex(8))
+            try:
+                found = await run_in_threadpool(requests.begin, database, attempt, digest, seen)
+            except UnreachableError:  # perhaps after it was written, and then nobody would end it
+                _beside(_noted_later(partial(requests.leave, database, attempt)))
+                raise
             if isinstance(found, requests.StoredAnswer):
                 return _again(found, digest)
             request.state.tried = found.tried  # for `calls.Call`
-            task = _beside(_finished(handle(request), database, caller, key, digest))
+            task = _beside(_finished(handle(request), database, attempt, digest))
             return await asyncio.shield(task)
 
         return once
@@ -76,7 +82,7 @@ def _seen(service: Service, request: Request) -> requests.Seen:
 
 
 async def _finished(
-    answered: Awaitable[Response], database: Database, caller: str, key: str, digest: bytes
+    answered: Awaitable[Response], database: Database, attempt: requests.Attempt, digest: bytes
 ) -> Response:
     """The answer, once it is stored."""
     try:
@@ -84,18 +90,18 @@ async def _finished(
     except asyncio.CancelledError:
         raise  # the service ends, and what the call has written is not known
     except UnreachableError:  # perhaps after it was written, before the server said so
-        await _noted(partial(requests.leave, database, caller, key))
+        await _noted(partial(requests.leave, database, attempt))
         raise
     except BaseException:
-        await _noted(partial(requests.drop, database, caller, key))
+        await _noted(partial(requests.drop, database, attempt))
         raise
     body = getattr(response, "body", None)
     if body is None or len(body) > _MOST_BODY or response.status_code >= 500:
-        await _noted(partial(requests.drop, database, caller, key))
+        await _noted(partial(requests.drop, database, attempt))
     else:
         headers = {n: response.headers[n] for n in _OURS if n in response.headers}
         done = requests.StoredAnswer(digest, response.status_code, headers, bytes(body))
-        await _noted(partial(requests.end, database, caller, key, done))
+        await _noted(partial(requests.end, database, attempt, done))
     return response
 
 

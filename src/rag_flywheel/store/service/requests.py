@@ -39,13 +39,21 @@ class Begun:
     tried: Seen | None
 
 
-def begin(
-    database: Database, caller: str, key: str, digest: bytes, seen: Seen
-) -> StoredAnswer | Begun:
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt of a request. key: the caller's own. taker: the name of the attempt, which no other has."""
+
+    caller: str
+    key: str
+    taker: str
+
+
+def begin(database: Database, attempt: Attempt, digest: bytes, seen: Seen) -> StoredAnswer | Begun:
     """What an earlier request with this key is; or this one is under way now.
 
     seen: what the indexes hold that it may write to.
     """
+    caller, key = attempt.caller, attempt.key
     with database.transaction(durable=True) as conn:
         now = wall_clock.now_of(conn)
         conn.execute("DELETE FROM requests WHERE at < ?", (now - KNOWN_FOR_S,))
@@ -62,32 +70,41 @@ def begin(
                 return StoredAnswer(bytes(before), status, found, bytes(body or b""))
             tried = json.loads(seen_before or "{}")
         conn.execute(
-            "INSERT INTO requests (caller, key, digest, at, tried_at, seen) VALUES (?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (caller, key) DO UPDATE SET at = excluded.at, status = NULL",
-            (caller, key, digest, now, now, json.dumps(dict(seen))),
+            "INSERT INTO requests (caller, key, digest, at, tried_at, seen, taker) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (caller, key) DO UPDATE SET "
+            "at = excluded.at, status = NULL, taker = excluded.taker",
+            (caller, key, digest, now, now, json.dumps(dict(seen)), attempt.taker),
         )
     return Begun(tried)
 
 
-def end(database: Database, caller: str, key: str, answer: StoredAnswer) -> None:
+_OURS = "WHERE caller = ? AND key = ? AND taker = ?"
+
+
+def end(database: Database, attempt: Attempt, answer: StoredAnswer) -> None:
     """Store the answer of a request that was under way."""
+    stored = answer.status, json.dumps(dict(answer.headers)), answer.body
     with database.transaction(durable=False) as conn:
         conn.execute(
-            "UPDATE requests SET status = ?, headers = ?, body = ? WHERE caller = ? AND key = ?",
-            (answer.status, json.dumps(dict(answer.headers)), answer.body, caller, key),
+            f"UPDATE requests SET status = ?, headers = ?, body = ? {_OURS}",
+            (*stored, *_named(attempt)),
         )
 
 
-def leave(database: Database, caller: str, key: str) -> None:
+def leave(database: Database, attempt: Attempt) -> None:
     """Let a request be done again at once, as one whose first attempt may have written something."""
     with database.transaction(durable=False) as conn:
         conn.execute(
-            "UPDATE requests SET at = at - ? WHERE caller = ? AND key = ? AND status IS NULL",
-            (UNDER_WAY_S + 1, caller, key),
+            f"UPDATE requests SET at = at - ? {_OURS} AND status IS NULL",
+            (UNDER_WAY_S + 1, *_named(attempt)),
         )
 
 
-def drop(database: Database, caller: str, key: str) -> None:
+def drop(database: Database, attempt: Attempt) -> None:
     """Forget a request, which may then be done again."""
     with database.transaction(durable=False) as conn:
-        conn.execute("DELETE FROM requests WHERE caller = ? AND key = ?", (caller, key))
+        conn.execute(f"DELETE FROM requests {_OURS}", _named(attempt))
+
+
+def _named(attempt: Attempt) -> tuple[str, str, str]:
+    return attempt.caller, attempt.key, attempt.taker

@@ -46,6 +46,7 @@ _MIGRATIONS = (
     ALTER TABLE jobs ADD COLUMN host TEXT;
     ALTER TABLE jobs ADD COLUMN beat REAL;
     ALTER TABLE requests ADD COLUMN seen TEXT;
+    ALTER TABLE requests ADD COLUMN taker TEXT;
     """,
 )
 """Appended to, never changed. A file notes how many it has as its user_version, a schema in a table."""
