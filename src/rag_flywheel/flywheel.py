@@ -40,13 +40,14 @@ from rag_flywheel.curate.review import Review
 from rag_flywheel.curate.source import Source
 from rag_flywheel.curate.weights import WEIGHTS
 from rag_flywheel.deploy import rollback
+from rag_flywheel.deploy.attach import address_for, attach
 from rag_flywheel.deploy.backup import back_up
 from rag_flywheel.deploy.current import reconcile
 from rag_flywheel.deploy.folder import is_new, open_folder, require_index
 from rag_flywheel.deploy.follow import catch_up, join
 from rag_flywheel.deploy.loaded import SharedIndexes, published_of
 from rag_flywheel.deploy.repair import repair
-from rag_flywheel.deploy.shared import address_for, attach, bring
+from rag_flywheel.deploy.shared import bring
 from rag_flywheel.deploy.shared_settings import checked, joined
 from rag_flywheel.deploy.verify import problems
 from rag_flywheel.disk import disk_errors

@@ -15,16 +15,16 @@ from typing import Any
 
 from fakes import WordEncoder
 from rag_flywheel import Flywheel, Passage
-from rag_flywheel.deploy import current, objects, prune, shared
+from rag_flywheel.deploy import objects, promote
 from rag_flywheel.errors import FlywheelError
 
 POINTS: dict[str, tuple[Any, str, str]] = {
-    "building": (shared, "share", "before"),  # nothing was sent yet
+    "building": (promote, "share", "before"),  # nothing was sent yet
     "sending": (objects.Objects, "_put_manifest", "before"),  # parts are there, the manifest is not
-    "sent": (current, "_share", "after"),  # the version is in the store, the row is not written
-    "row": (current, "write_current", "before"),  # the row is committed
-    "current": (current, "write_current", "after"),  # so is CURRENT of this folder
-    "telling": (current, "tell", "after"),  # so is CURRENT of the store
+    "sent": (promote, "_share", "after"),  # the version is in the store, the row is not written
+    "row": (promote, "write_current", "before"),  # the row is committed
+    "current": (promote, "write_current", "after"),  # so is CURRENT of this folder
+    "telling": (promote, "tell", "after"),  # so is CURRENT of the store
     "pruning": (
         objects.Objects,
         "delete",
@@ -59,10 +59,6 @@ def end_at(point: str, sign: signal.Signals) -> None:
         return found
 
     setattr(place, name, ended)
-    if place is shared and hasattr(current, name):
-        setattr(current, name, ended)
-    if place is shared and hasattr(prune, name):
-        setattr(prune, name, ended)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def test_current_is_written_by_whoever_read_it_last(objects: Objects) -> None:
     assert objects.current() == ("one\n", first)
     second = objects.set_current("two\n", first)
     for late in (first, None):
-        with pytest.raises(ObjectConflictError, match="CURRENT of .* was changed by another"):
+        with pytest.raises(ObjectConflictError, match=r"CURRENT of .* was changed by another"):
             objects.set_current("late\n", late)
     assert objects.current() == ("two\n", second)
     assert objects.set_current("two\n", first) == second  # the answer to it was lost

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rag_flywheel import config as settings
 from rag_flywheel.config import read_config
+from rag_flywheel.deploy.attach import attach
 from rag_flywheel.deploy.backup import back_up
 from rag_flywheel.deploy.restore import restore
-from rag_flywheel.deploy.shared import attach
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import InputError
 from rag_flywheel.records import CopyReport

@@ -1,19 +1,15 @@
-"""Reads and replaces CURRENT, the file that names the live version, and updates the journal with it, and
-which encoder new texts are embedded with: that of the live version.
+"""Reads and replaces CURRENT, the file that names the live version, and tells by it and the journal what is
+live, and which encoder new texts are embedded with: that of the live version.
 """
 
 import logging
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rag_flywheel import config as settings
 from rag_flywheel import disk
-from rag_flywheel.deploy.lock import note_change, require_lock
 from rag_flywheel.deploy.origin import foreign_versions, is_foreign
 from rag_flywheel.deploy.quarantine import quarantine
-from rag_flywheel.deploy.shared import in_words, share, store_of, tell
 from rag_flywheel.deploy.versions import (
     CURRENT,
     VERSIONS,
@@ -26,18 +22,12 @@ from rag_flywheel.errors import (
     BusyError,
     CorruptFileError,
     FlywheelError,
-    StorageError,
 )
 from rag_flywheel.records import Current
 from rag_flywheel.store import encoders, journal
 from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import BUSY_TIMEOUT_S, Database
-from rag_flywheel.store.journal import Look
-from rag_flywheel.store.place import is_shared
 from rag_flywheel.store.postgres import PostgresDatabase
-
-if TYPE_CHECKING:
-    from rag_flywheel.deploy.published import Published
 
 log = logging.getLogger("rag_flywheel")
 _MOST_CURRENT = 200  # bytes
@@ -65,71 +55,17 @@ def write_current(root: Path, current: Current) -> None:
 
 def current_text(current: Current) -> str:
     """What CURRENT holds; `read_current` of it gives an equal one."""
-    return f"{in_words(current)}\n"
+    frozen = "" if current.frozen_at is None else f" {current.frozen_at}"
+    held = " held" if current.held else ""
+    return f"{current.version}{frozen}{held}\n"
 
 
-def withdraw(root: Path, database: Database | None = None) -> None:
-    """Leave no version live, as before the first promotion. Call only while holding the lock.
-
-    database: where it is recorded, if hosts share versions, so that none is live for any of them.
-    """
-    if database is not None and store_of(database) is not None:
-        with database.transaction() as conn:
-            require_lock(root, database, conn)
-            journal.record_none_live(conn)
-            note_change(database, conn)
+def withdraw(root: Path) -> None:
+    """Leave no version live, as before the first promotion. Call only while holding the lock."""
     disk.delete(root, CURRENT)
 
 
-def make_live(
-    root: Path,
-    database: Database,
-    action: str,
-    current: Current,
-    looks: Sequence[Look] = (),
-    published: "Published | None" = None,
-) -> None:
-    """Write the intent, then CURRENT, then the encoder of that version into the settings. Call only while
-    holding the refresh lock.
-
-    Where hosts share versions, this one is sent to where they find it first, and the intent decides.
-    looks: the looks of the gate that this version passed; published: whose alias is to follow. Raises
-    LockedError where the lock was lost meanwhile.
-    """
-    _share(root, database, action, current)
-    with database.transaction() as conn:
-        require_lock(root, database, conn)
-        journal.record_live_change(conn, action, current)
-        note_change(database, conn)
-        _follow(root, conn, current)
-    write_current(root, current)
-    if published is not None:
-        published.point(root, current.version)
-    name_encoder(root, database)
-    tell(database)
-    if looks:  # last: a look whose version never went live must not be on record
-        try:
-            with database.transaction() as conn:
-                for look in looks:
-                    journal.record_look(conn, look)
-        except StorageError as error:
-            log.warning("%s is live, but by which look of the gate is lost: %s", current, error)
-
-
-def _share(root: Path, database: Database, action: str, current: Current) -> None:
-    """Send a version to where hosts share them. One that was live before can go live again without: some
-    hosts have it, others answer from the last one until it can be fetched."""
-    if action == "release":
-        return
-    try:
-        share(root, database, current.version)
-    except StorageError as error:
-        if action == "promote" or isinstance(error, CorruptFileError):
-            raise
-        log.warning("version %s may not be where hosts fetch it: %s", current.version, error)
-
-
-def _follow(root: Path, conn: Connection, current: Current) -> None:
+def note_encoder(root: Path, conn: Connection, current: Current) -> None:
     """Let new texts be embedded with the encoder of this version."""
     try:
         manifest = read_manifest(root, current.version)
@@ -179,7 +115,7 @@ def reconcile(root: Path, database: Database, *, wait_s: float = BUSY_TIMEOUT_S)
     if current is None:
         return
     with database.reading() as conn:
-        if isinstance(database, PostgresDatabase) and is_shared(conn):
+        if isinstance(database, PostgresDatabase) and journal.is_shared(conn):
             return
         intended = journal.last_live_change(conn)
         foreign = current != intended and is_foreign(root, conn, current.version)
@@ -189,7 +125,7 @@ def reconcile(root: Path, database: Database, *, wait_s: float = BUSY_TIMEOUT_S)
         try:
             with database.transaction(wait_s=wait_s) as conn:
                 journal.record_live_change(conn, "found", current)
-                _follow(root, conn, current)
+                note_encoder(root, conn, current)
         except BusyError as error:
             log.warning(
                 "that version %s was found live is not recorded: %s", current.version, error
@@ -216,7 +152,7 @@ def live_now(root: Path, database: Database) -> Current | None:
     not; else as `live_of`."""
     if isinstance(database, PostgresDatabase):
         with database.reading() as conn:
-            if is_shared(conn):
+            if journal.is_shared(conn):
                 return journal.last_live_change(conn)
     return live_of(root, database)
 

@@ -4,20 +4,22 @@ rest downloaded, and every byte is hashed before anything reads it.
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from rag_flywheel import disk
 from rag_flywheel.deploy.files import sha256
+from rag_flywheel.deploy.lock import fetch_lock
 from rag_flywheel.deploy.manifest import Manifest, manifest_text
 from rag_flywheel.deploy.object_store import CHUNK_BYTES
 from rag_flywheel.deploy.parallel import each_of
 from rag_flywheel.deploy.quarantine import quarantine
 from rag_flywheel.deploy.versions import (
     MANIFEST,
+    STAGING,
     VERSIONS,
     check,
     list_versions,
@@ -31,13 +33,14 @@ from rag_flywheel.errors import (
     DamagedObjectError,
     DiskFullError,
     FlywheelError,
+    LockedError,
     MissingObjectError,
     StorageError,
 )
 from rag_flywheel.records import Progress
 
-LOCK = "fetch.lock"
 _LOCK_S = 600.0  # for which another process of this folder is waited for, which may fetch the same
+_KIND = "fetch-"  # names in staging/, which a refresh of this folder leaves alone
 _TRIES = 3
 _SPARE_BYTES = 64 * 2**20  # left free on the disk
 
@@ -74,13 +77,13 @@ def fetch(store: _Store, root: Path, version: str, progress: Progress | None) ->
             for _ in range(_TRIES):
                 if _is_sound(root, version):
                     return there
-                staged = stage(root)
+                staged = stage(root, _KIND)
                 try:
                     return _fetched(store, root, staged, version, progress)
                 except (FileNotFoundError, FileExistsError):
                     if staged.exists() and not target.exists():
                         raise
-                    # a refresh of this folder cleaned staging/, or another process was first
+                    # another process of this folder cleaned up, or was first
                 finally:
                     unstage(root, staged)
     raise StorageError(
@@ -96,16 +99,14 @@ def _is_sound(root: Path, version: str) -> bool:
 @contextmanager
 def _one_at_a_time(root: Path) -> Iterator[None]:
     """Let processes of one folder fetch in turns, so that the second finds what the first brought; one that
-    waited too long goes on beside the other."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(root / LOCK, mode=disk.new_file_mode(root))
-    with suppress(Timeout):
-        lock.acquire(timeout=_LOCK_S)
-    try:
+    waited too long goes on beside the other. What those left that were killed is deleted."""
+    with ExitStack() as stack:
+        with suppress(LockedError):
+            stack.enter_context(fetch_lock(root, wait_s=_LOCK_S))
+            for name in disk.names_in(root, STAGING):
+                if name.startswith(_KIND):
+                    disk.delete(root, f"{STAGING}/{name}")
         yield
-    finally:
-        lock.release()
 
 
 def _fetched(
@@ -138,7 +139,7 @@ def _fetched(
             progress("fetch", done, total)
     _link_derived(known, staged, manifest)
     (staged / MANIFEST).write_text(manifest_text(manifest), encoding="utf-8")
-    _put_in_place(root, staged, version)
+    _put_in_place(root, staged, version, manifest.files)
     n_bytes = sum(size for _, size in missing)
     return Fetched(version_folder(root, version), len(missing), n_bytes, n_linked)
 
@@ -236,8 +237,12 @@ def _link_derived(
             return
 
 
-def _put_in_place(root: Path, staged: Path, version: str) -> None:
+def _put_in_place(root: Path, staged: Path, version: str, names: Iterable[str]) -> None:
     """Publish what was staged; a damaged version of this name is moved away."""
     if version in list_versions(root) and check(root, version):
         quarantine(root, f"{VERSIONS}/{version}", "it was damaged, and is fetched anew")
-    publish(root, staged, version)
+    target = publish(root, staged, version)
+    if any(
+        not (target / name).exists() for name in names
+    ):  # cleaned up by one that waited no longer
+        raise FileNotFoundError(f"{target} lost files while it was put in place")

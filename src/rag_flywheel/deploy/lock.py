@@ -1,7 +1,8 @@
-"""The locks of an index: one process at a time builds or moves versions, one changes the encoder.
+"""The locks of an index: one process at a time builds or moves versions, one changes the encoder, one of a
+folder fetches versions.
 
-Each is a file in the folder and, where the database is on a server, a lock there too, since a folder that
-hosts share may not lock files for all of them.
+Each is a file in the folder and, but for the last, where the database is on a server a lock there too, since
+a folder that hosts share may not lock files for all of them.
 """
 
 from collections.abc import Iterator
@@ -14,11 +15,10 @@ from rag_flywheel.errors import CorruptFileError, LockedError
 from rag_flywheel.store import journal
 from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.place import is_shared
 from rag_flywheel.store.postgres import PostgresDatabase
 
-FILE_NAME, CHANGE, FOLLOW = "refresh.lock", "change.lock", "follow.lock"
-_FETCH_S = 3_600.0
+FILE_NAME, CHANGE, FETCH, FOLLOW = "refresh.lock", "change.lock", "fetch.lock", "follow.lock"
+_FOLLOW_S = 3_600.0  # longer than a version takes to be fetched
 
 
 @contextmanager
@@ -54,8 +54,8 @@ def change_lock(root: Path, database: Database | None = None) -> Iterator[None]:
 @contextmanager
 def follow_lock(root: Path) -> Iterator[None]:
     """Hold the lock of those that bring the folder of a host up to date during the block; others wait."""
-    why = f"another process has been fetching a version into {root} for {_FETCH_S:.0f} s; see whether it runs"
-    with _lock(root, FOLLOW, why, _FETCH_S):
+    why = f"another process has been fetching a version into {root} for {_FOLLOW_S:.0f} s; see whether it runs"
+    with _lock(root, FOLLOW, why, _FOLLOW_S):
         yield
 
 
@@ -65,7 +65,7 @@ def require_lock(root: Path, database: Database, conn: Connection) -> None:
 
     conn: of the write transaction in which what was built goes live; no other is committed meanwhile.
     """
-    if not isinstance(database, PostgresDatabase) or not is_shared(conn):
+    if not isinstance(database, PostgresDatabase) or not journal.is_shared(conn):
         return
     held = database.held_lock(conn, "refresh")
     if held is None or held.began != journal.last_change_number(conn):
@@ -78,10 +78,19 @@ def require_lock(root: Path, database: Database, conn: Connection) -> None:
 
 def note_change(database: Database, conn: Connection) -> None:
     """Note that the last change of the live version is this thread's own, for `require_lock`."""
-    if isinstance(database, PostgresDatabase) and is_shared(conn):
+    if isinstance(database, PostgresDatabase) and journal.is_shared(conn):
         held = database.held_lock(conn, "refresh")
         if held is not None:
             held.began = journal.last_change_number(conn)
+
+
+@contextmanager
+def fetch_lock(root: Path, *, wait_s: float) -> Iterator[None]:
+    """Hold the lock of this folder alone, in which one process at a time fetches versions from an object
+    store. Raises LockedError when another process holds it for wait_s."""
+    why = f"another process is fetching a version into {root}; wait for it"
+    with _lock(root, FETCH, why, wait_s):
+        yield
 
 
 @contextmanager
@@ -111,6 +120,6 @@ def _on_server(database: Database | None, name: str, why: str, wait_s: float) ->
         if isinstance(database, PostgresDatabase):
             held = stack.enter_context(database.lock(name, why, wait_s=wait_s))
             with database.reading() as conn:
-                if is_shared(conn):
+                if journal.is_shared(conn):
                     held.began = journal.last_change_number(conn)
         yield

@@ -4,14 +4,17 @@ It knows addresses, limits of time and memory, and errors; it must not know what
 """
 
 import os
+import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from rag_flywheel import disk
@@ -30,29 +33,40 @@ _PLACES = (
 _REMOTE, _FILE, _MEMORY = ("s3", "gs", "az"), "file", "memory"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,221}", re.ASCII)
 _PREFIX = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._=-]{1,100}){0,10}/?", re.ASCII)
+_FOLDER = re.compile(r"/+[^/]")
+_UNFINISHED = re.compile(r".+#\d+")  # as obstore names a file that it writes
 _QUERY = re.compile(r"\?[^\s\"')>]*")  # of a URL in a message, which may be a signature
+MOST_LISTED = 200_000
+"""How many objects are listed at most."""
+_STATUS = re.compile(r"status code: (\d{3})")
+_REFUSED = frozenset({401, 403})
+_FINAL = frozenset({400, 401, 403, 404, 405, 416})
 _LONGEST = 300  # characters of what the store says
 _AT_ONCE = 1_000  # objects deleted by one request
 CHUNK_BYTES = 8 * 2**20
 """What is sent or read at once of an object that is not held in memory whole."""
+_T = TypeVar("_T")
+_TRIES = 3  # of what obstore gave up
 _LOCK = ".lock"
 _LOCK_S = 30.0
-_ENDPOINTS = "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"
+_ENDPOINTS = "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT"
 
 
 @dataclass(frozen=True)
 class Waits:
     """How long a store is waited for, in seconds.
 
-    connect_s: for a connection; request_s: for a request with its answer; retry_s: for all tries of a
-    request together, of which there are `tries`, with growing pauses of at most pause_s between them.
+    connect_s: for a connection; request_s: for a request with its answer, of 8 MiB at most; retry_s: in
+    which a request is begun again, up to `tries` times, with growing pauses of at most pause_s between them.
+    obstore does not repeat some requests that lost their connection; these are begun again from here, so
+    that a call takes 2 * (retry_s + request_s) at most.
     """
 
     connect_s: float = 5.0
     request_s: float = 60.0
-    retry_s: float = 120.0
-    tries: int = 8
-    pause_s: float = 10.0
+    retry_s: float = 60.0
+    tries: int = 6
+    pause_s: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +88,7 @@ class State:
 
 
 class ObjectStore:
-    """The objects below an address. Threads may share it; a process that was forked opens its own."""
+    """The objects below an address. Threads may share it; a process that is forked after its use may not."""
 
     def __init__(self, url: str, waits: Waits | None = None) -> None:
         """url: as `address_of` takes it. Connects to nothing. Raises InputError."""
@@ -84,12 +98,11 @@ class ObjectStore:
         self.folder = Path(unquote(parts.path)) if parts.scheme == _FILE else None
         """Of a store that is a folder of this machine; None: it is none."""
         self._raw: Any = None
-        self._of = 0  # the process that the store is of: its threads do not outlive a fork
         self._opening = Lock()
 
     def put(self, name: str, data: bytes) -> Tag:
         """Write an object in one step, whatever has its name. Raises ObjectStoreError."""
-        return self._put(name, data)
+        return self._put(name, data, use_multipart=False)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write an object in one step, unless one has its name; whether it was written."""
@@ -138,11 +151,14 @@ class ObjectStore:
 
     def read(self, name: str, *, most: int) -> tuple[bytes, Tag]:
         """An object of at most so many bytes, and its state. Raises MissingObjectError, ObjectStoreError."""
-        self._require_there(name)
-        with self._errors(name, "read") as (obstore, store):
+
+        def ask(obstore: Any, store: Any) -> tuple[bytes, State]:
             found = obstore.get(store, name)
             state = _state(found.meta)
-            data = bytes(found.bytes()) if state.n_bytes <= most else b""
+            return bytes(found.bytes()) if state.n_bytes <= most else b"", state
+
+        self._require_there(name)
+        data, state = self._asked(name, "read", ask)
         if state.n_bytes > most:
             raise ObjectStoreError(
                 self._said(name, f"has {state.n_bytes} bytes; expected {most} at most")
@@ -153,25 +169,39 @@ class ObjectStore:
         """Bytes of an object from `start` to before `end`, which lie in it. Raises MissingObjectError,
         ObjectStoreError."""
         self._require_there(name)
-        with self._errors(name, "read") as (obstore, store):
-            return bytes(obstore.get_range(store, name, start=start, end=end))
+        return self._asked(
+            name, "read", lambda obs, store: bytes(obs.get_range(store, name, start=start, end=end))
+        )
 
     def state(self, name: str) -> State | None:
         """An object's state without its bytes; None: it is not there. Raises ObjectStoreError."""
         try:
             self._require_there(name)
-            with self._errors(name, "looked up") as (obstore, store):
-                return _state(obstore.head(store, name))
+            return self._asked(
+                name, "looked up", lambda obstore, store: _state(obstore.head(store, name))
+            )
         except MissingObjectError:
             return None
 
-    def listed(self, prefix: str) -> Iterator[State]:
-        """The objects whose names begin with this folder. Raises ObjectStoreError."""
-        if self._is_nowhere():
-            return
-        with self._errors(prefix, "listed") as (obstore, store):
+    def listed(self, prefix: str) -> Sequence[State]:
+        """The objects in this folder of the store. Raises ObjectStoreError, also for very many."""
+
+        def ask(obstore: Any, store: Any) -> list[State]:
+            found: list[State] = []
             for some in obstore.list(store, prefix=prefix):
-                yield from map(_state, some)
+                found += map(_state, some)
+                if len(found) > MOST_LISTED:
+                    break
+            return found
+
+        every = [] if self._is_nowhere() else self._asked(prefix, "listed", ask)
+        if len(every) > MOST_LISTED:
+            raise ObjectStoreError(
+                self._said(
+                    prefix, f"holds more than {MOST_LISTED} objects; expected those of one index"
+                )
+            )
+        return every
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects; those that are not there are fine. Raises ObjectStoreError."""
@@ -181,21 +211,37 @@ class ObjectStore:
         for i in range(0, len(every), _AT_ONCE):
             self._delete(every[i : i + _AT_ONCE])
 
+    def clean(self, prefix: str, older_s: float) -> None:
+        """Delete what writers that died left of objects in a folder of the store, which no listing shows. A
+        provider has rules of its own for uploads that were not finished."""
+        if self.folder is None:
+            return
+        with disk.disk_errors(self.folder):
+            for path in (self.folder / prefix).rglob("*"):
+                if (
+                    _UNFINISHED.fullmatch(path.name)
+                    and time.time() - path.lstat().st_mtime >= older_s
+                ):
+                    path.unlink(missing_ok=True)
+
     def _delete(self, names: Sequence[str]) -> None:
         if self.folder is not None:  # which has no request for many, and minds those that are gone
             for name in names:
                 with disk.disk_errors(self.folder):
                     disk.delete(self.folder, name)
             return
-        with self._errors(names[0], "deleted") as (obstore, store):
-            obstore.delete(store, names)
+        self._asked(names[0], "deleted", lambda obstore, store: obstore.delete(store, names))
 
     def _put(self, name: str, data: bytes | Iterator[bytes], **options: Any) -> Tag:
         if self.folder is not None:
             with disk.disk_errors(self.folder):
                 disk.make_folders((self.folder / name).parent, 0o700)
-        with self._errors(name, "written") as (obstore, store):
-            done = obstore.put(store, name, data, **options)
+        done = self._asked(
+            name,
+            "written",
+            lambda obstore, store: obstore.put(store, name, data, **options),
+            tries=_TRIES if isinstance(data, bytes) else 1,  # parts come once
+        )
         if self.folder is not None:
             with disk.disk_errors(self.folder):
                 disk.sync(self.folder / name)
@@ -212,14 +258,14 @@ class ObjectStore:
 
     def _opened(self) -> Any:
         """The store of this process. Raises ConfigError, ObjectStoreError."""
+        if _first_user() != os.getpid():
+            raise ObjectStoreError(
+                f"{self.url} cannot be used by this process, which was forked from one that had used an "
+                "object store, whose threads it lacks; start it by spawn, or before any use"
+            )
         with self._opening:
             if self._raw is None:
-                self._raw, self._of = self._new(), os.getpid()
-        if self._of != os.getpid():
-            raise ObjectStoreError(
-                f"{self.url} was used before this process was forked, and cannot be used after; open it "
-                "in the process that uses it"
-            )
+                self._raw = self._new()
         return self._raw
 
     def _new(self) -> Any:
@@ -247,25 +293,48 @@ class ObjectStore:
         }
         return store.from_url(self.url, client_options=client, retry_config=retry)
 
-    @contextmanager
-    def _errors(self, name: str, what: str) -> Iterator[tuple[Any, Any]]:
-        """obstore and the store, whose errors in the block become ours. what: was not done to the object."""
+    def _asked(
+        self, name: str, what: str, ask: Callable[[Any, Any], _T], *, tries: int = _TRIES
+    ) -> _T:
+        """What this makes of obstore and the store. what: it does to the object, for messages."""
         obstore = _obstore()
-        kinds = obstore.exceptions
+        end = time.monotonic() + self.waits.retry_s
+        for n in range(1, tries + 1):
+            with self._errors(obstore.exceptions, name, what):
+                try:
+                    return ask(obstore, self._opened())
+                except obstore.exceptions.GenericError as error:
+                    last = n == tries or time.monotonic() > end
+                    if last or self.folder is not None or _status(error) in _FINAL:
+                        raise
+            time.sleep(min(self.waits.pause_s, 0.2 * 2**n) * random.uniform(0.5, 1.0))
+        raise AssertionError("the last try raises")
+
+    @contextmanager
+    def _errors(self, kinds: Any, name: str, what: str) -> Iterator[None]:
+        """Turn errors of obstore in the block into ours."""
         try:
-            yield obstore, self._opened()
+            yield
         except FileNotFoundError as error:
+            if what == "written":
+                raise ObjectStoreError(
+                    self._said(
+                        name,
+                        f"could not be written ({_why(error)}); expected a bucket that is there",
+                    )
+                ) from None
             raise MissingObjectError(self._said(name, "is not there")) from error
         except (kinds.AlreadyExistsError, kinds.PreconditionError) as error:
             raise ObjectConflictError(
                 self._said(name, "was changed by another writer first")
             ) from error
-        except (kinds.PermissionDeniedError, kinds.UnauthenticatedError) as error:
-            raise ObjectStoreError(
-                self._said(name, f"cannot be {what}: the store refuses ({_why(error)})")
-                + "; give the credentials in the environment this permission, or others"
-            ) from None
         except (kinds.BaseError, OSError, ValueError) as error:
+            kind = kinds.PermissionDeniedError, kinds.UnauthenticatedError
+            if isinstance(error, kind) or _status(error) in _REFUSED:
+                raise ObjectStoreError(
+                    self._said(name, f"cannot be {what}: the store refuses ({_why(error)})")
+                    + "; give the credentials in the environment this permission, or others"
+                ) from None
             raise ObjectStoreError(
                 self._said(name, f"could not be {what} ({_why(error)})")
                 + "; repeat the call once the store answers, which goes on where it was"
@@ -299,7 +368,7 @@ def address_of(url: object) -> str:
     It holds no credentials: they are in the environment, under the names that the provider's own tools read,
     such as AWS_ACCESS_KEY_ID.
     """
-    if not isinstance(url, str):
+    if not isinstance(url, str) or not unquote(url).isprintable():
         raise InputError(f"an object store is {quoted(url)}; expected {_PLACES}")
     try:
         parts = urlsplit(url)
@@ -317,7 +386,7 @@ def address_of(url: object) -> str:
         and _PREFIX.fullmatch(parts.path)
     ):
         return url.rstrip("/")
-    if parts.scheme == _FILE and not parts.netloc and parts.path.strip("/"):
+    if parts.scheme == _FILE and not parts.netloc and _FOLDER.match(parts.path):
         return url.rstrip("/")
     if parts.scheme == _MEMORY and not parts.netloc and not parts.path.strip("/"):
         return f"{_MEMORY}:///"
@@ -333,7 +402,20 @@ def _state(meta: Any) -> State:
 
 def _why(error: Exception) -> str:
     """What the store says, without what may be a secret: the query of a URL."""
-    return _QUERY.sub("", " ".join(str(error).split()))[:_LONGEST]
+    said = " ".join(str(error).split()).partition(" Debug source")[0]
+    return _QUERY.sub("", said)[:_LONGEST]
+
+
+def _status(error: Exception) -> int | None:
+    """The status of HTTP that an error tells of."""
+    found = _STATUS.search(str(error))
+    return None if found is None else int(found[1])
+
+
+@cache
+def _first_user() -> int:
+    """The process that used obstore first; one that is forked from it finds the threads of it gone."""
+    return os.getpid()
 
 
 def _obstore() -> Any:

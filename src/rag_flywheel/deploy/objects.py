@@ -44,9 +44,7 @@ PARTS = "parts"
 GRACE_S = 86_400.0
 """For how long `sweep` keeps parts that no manifest names yet."""
 _REUSED_S = GRACE_S / 2  # within which such a part is taken as it is, and later written again
-_WHOLE_BYTES = 32 * 2**20  # of a file that is sent by one request, from memory
 _AT_ONCE = 100  # parts that are deleted between two looks at the manifests
-_MOST_VERSIONS = 10_000
 _MOST_CURRENT = 1_000  # bytes
 _CLOCK = "clock"
 _MANIFEST = re.compile(rf"{VERSIONS}/([^/]+)/{re.escape(MANIFEST)}")
@@ -123,9 +121,10 @@ class Objects:
         """Bring a version into the index folder at `root`: what is in no version there is downloaded.
 
         A sound version that is there is left as it is, and the store not asked; a damaged one is moved to
-        quarantine/. Ended at any moment, it leaves nothing but a folder in staging/. progress: called with
-        bytes. Raises UnknownIdError, MissingObjectError when a part is gone, so that a newer version may be
-        whole, DamagedObjectError, ObjectStoreError, and StorageError of the disk.
+        quarantine/. Ended at any moment, it leaves nothing but a folder in staging/, which the next one
+        deletes. Processes of one folder take turns. Needs some 200 MB of memory, however large files are.
+        progress: called with bytes. Raises UnknownIdError, MissingObjectError when a part is gone, so that a
+        newer version may be whole, DamagedObjectError, ObjectStoreError, and StorageError of the disk.
         """
         return fetch(self, root, version, progress)
 
@@ -147,10 +146,6 @@ class Objects:
             match = _MANIFEST.fullmatch(state.name)
             if match is not None and is_version_id(match[1]):
                 found.append(match[1])
-            if len(found) > _MOST_VERSIONS:
-                raise ObjectStoreError(
-                    f"{self} holds more than {_MOST_VERSIONS} versions; expected those of one index"
-                )
         return sorted(found)
 
     def manifest(self, version: str) -> Manifest:
@@ -217,24 +212,23 @@ class Objects:
         may not go on, as when it lost the refresh lock. Deletes nothing while a manifest cannot be read.
         Raises UnknownIdError for one in `keep` that is not there, DamagedObjectError, ObjectStoreError.
         """
-        self._named(keep)
+        named = self._named(keep)
         now = self._now()
         parts = [state for state in self.store.listed(PARTS) if _PART.fullmatch(state.name)]
         old = [state.name for state in parts if _is_old(state, now, grace_s)]
         n = 0
         for i in range(0, len(old), _AT_ONCE):
-            named = self._named(keep)
             doubtful = [name for name in old[i : i + _AT_ONCE] if name[-64:] not in named]
-            doomed = [
-                state.name
-                for state in each_of(self.store.state, doubtful)
-                if state is not None and _is_old(state, now, grace_s)
-            ]
+            looked = each_of(self.store.state, doubtful)
+            still_old = [each.name for each in looked if each and _is_old(each, now, grace_s)]
+            named = self._named(keep)  # last: whatever has a manifest by now stays
+            doomed = [name for name in still_old if name[-64:] not in named]
             if still is not None:
                 still()
             if doomed:
                 self.store.delete(doomed)
             n += len(doomed)
+        self.store.clean(PARTS, grace_s)
         return n
 
     def _states(self, digests: Iterable[str]) -> dict[str, State | None]:
@@ -265,7 +259,7 @@ class Objects:
             with regular_file(path) as (file, n_bytes):
                 if n_bytes != size:
                     raise ValueError(f"it has {n_bytes} bytes; its manifest says {size}")
-                if size > _WHOLE_BYTES:
+                if size > CHUNK_BYTES:
                     self.store.put_stream(name, _checked(file, digest))
                     return
                 data = file.read(size + 1)
@@ -333,7 +327,12 @@ def _manifest_name(version: str) -> str:
 
 
 def _sent(manifest: Manifest) -> dict[str, tuple[str, int]]:
-    """The files of a version that the store holds."""
+    """The files of a version that the store holds: not those that are computed from others.
+
+    Of 159,173 passages these are 90 MB beside 311 MB. All of them change with each edit, by which 30 MB of
+    the others do, so that a host would fetch four times as much at each refresh to spare a process two
+    seconds.
+    """
     return dict(manifest.files)
 
 

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_flywheel.deploy.current import live_now, make_live
+from rag_flywheel.deploy.current import live_now
 from rag_flywheel.deploy.follow import locked
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.origin import origin_problems
+from rag_flywheel.deploy.promote import make_live
 from rag_flywheel.deploy.shared import bring, manifest_of
 from rag_flywheel.deploy.versions import check, existing_version, read_manifest
 from rag_flywheel.disk import disk_errors

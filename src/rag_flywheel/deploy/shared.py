@@ -13,12 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rag_flywheel.config import Config
-from rag_flywheel.deploy.lock import refresh_lock, require_lock
+from rag_flywheel.deploy.lock import require_lock
 from rag_flywheel.deploy.manifest import Manifest
-from rag_flywheel.deploy.shared_settings import agree, text_of
 from rag_flywheel.deploy.versions import (
-    check,
     delete_versions,
     list_versions,
     read_manifest,
@@ -37,17 +34,9 @@ from rag_flywheel.errors import (
 from rag_flywheel.records import Current
 from rag_flywheel.store import fetches, forgetting, journal, timeline, users, wall_clock
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.place import (
-    DAMAGED,
-    FOLDER,
-    OBJECTS,
-    SETTINGS,
-    host_of,
-    is_linked,
-    is_shared,
-    require_own,
-)
-from rag_flywheel.store.postgres import Address, PostgresDatabase
+from rag_flywheel.store.journal import DAMAGED, OBJECTS
+from rag_flywheel.store.place import host_of
+from rag_flywheel.store.postgres import PostgresDatabase
 
 if TYPE_CHECKING:
     from rag_flywheel.deploy.objects import Objects
@@ -69,11 +58,11 @@ def store_of(database: Database, *, patience: Patience = "refresh") -> "Objects 
         return None
     with database.reading() as conn:
         url = journal.read_meta(conn, OBJECTS)
-    return None if url is None else _at(url, patience, os.getpid())
+    return None if url is None else objects_at(url, patience, os.getpid())
 
 
 @lru_cache(maxsize=16)
-def _at(url: str, patience: Patience, process: int) -> "Objects":
+def objects_at(url: str, patience: Patience, process: int) -> "Objects":
     """The versions at an address; `process` has connections of its own."""
     from rag_flywheel.deploy.object_store import ObjectStore, Waits
     from rag_flywheel.deploy.objects import Objects  # which a plain index does without
@@ -84,69 +73,6 @@ def _at(url: str, patience: Patience, process: int) -> "Objects":
         "look": Waits(connect_s=2.0, request_s=3.0, retry_s=3.0, tries=1),
     }
     return Objects(ObjectStore(url, waits[patience]))
-
-
-def address_for(root: Path, address: Address | None, url: str) -> str:
-    """The address of an object store for the index in a folder, whose database is at `address`, None: where
-    the folder says. Raises InputError for an index in SQLite."""
-    from rag_flywheel.deploy.object_store import address_of  # which a plain index does without
-
-    if address is None and not is_linked(root):
-        raise InputError(
-            f"objects is given for {root}, whose database is in SQLite there; expected the URL of an index "
-            "on PostgreSQL, which `rag-flywheel copy` makes of one in SQLite"
-        )
-    return address_of(url)
-
-
-def attach(root: Path, database: Database, given: str, config: Config) -> None:
-    """Let the index have its versions in the object store at `given`, those of its one folder, `root`, first,
-    and its settings in the database.
-
-    Nothing is done where that is so. Raises InputError for another place than it has, or that of another
-    index; LockedError, StorageError.
-    """
-    assert isinstance(database, PostgresDatabase)
-    if _is_attached(database, given):
-        return
-    database.require_writable()
-    with refresh_lock(root, database, wait_s=_WAIT_S):
-        if _is_attached(database, given):
-            return
-        require_own(root, database)
-        store = _at(given, "refresh", os.getpid())
-        claim(database, store)
-        sound = [v for v in list_versions(root) if _may_be_shared(root, database, v)]
-        for version in sound:
-            store.publish(version_folder(root, version), read_manifest(root, version))
-        with database.transaction() as conn:
-            timeline.drop_builds(conn, set(timeline.builds(conn)) - set(sound))
-            journal.write_meta(conn, OBJECTS, given)
-            journal.write_meta(conn, SETTINGS, text_of(config))
-            journal.drop_meta(conn, FOLDER)
-        agree(root, config)
-        log.info("%s versions of %s are shared at %s", len(sound), database.address, store)
-    tell(database)
-
-
-def _is_attached(database: PostgresDatabase, given: str) -> bool:
-    """Whether versions are shared at this address. Raises InputError when they are at another."""
-    with database.reading() as conn:
-        known = journal.read_meta(conn, OBJECTS)
-    if known is not None and known != given:
-        raise InputError(
-            f"the versions of the index at {database.address} are at {known}; found objects={given!r}. Leave "
-            "objects= out, or `rag-flywheel copy` the index to another schema with that place"
-        )
-    return known is not None
-
-
-def _may_be_shared(root: Path, database: Database, version: str) -> bool:
-    """Whether a version on disk is sound and of this database."""
-    if check(root, version):
-        return False
-    with database.reading() as conn:
-        return timeline.token_of(conn, version) == read_manifest(root, version).token
 
 
 def claim(database: PostgresDatabase, store: "Objects", *, write: bool = True) -> None:
@@ -249,7 +175,7 @@ def known_versions(root: Path, database: Database) -> list[str]:
     disk."""
     if isinstance(database, PostgresDatabase):
         with database.reading() as conn:
-            if is_shared(conn):
+            if journal.is_shared(conn):
                 return timeline.builds(conn)
     return list_versions(root)
 

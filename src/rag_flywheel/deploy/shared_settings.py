@@ -18,7 +18,7 @@ from rag_flywheel.disk import read_bytes, replace_text
 from rag_flywheel.errors import ConfigError, FlywheelError
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.place import SETTINGS, is_shared
+from rag_flywheel.store.journal import SETTINGS
 from rag_flywheel.store.postgres import PostgresDatabase
 
 log = logging.getLogger("rag_flywheel")
@@ -154,7 +154,7 @@ def _stored(database: Database) -> str | None:
     if not isinstance(database, PostgresDatabase):
         return None
     with database.reading() as conn:
-        return journal.read_meta(conn, SETTINGS) if is_shared(conn) else None
+        return journal.read_meta(conn, SETTINGS) if journal.is_shared(conn) else None
 
 
 def _agreed(root: Path) -> str | None:

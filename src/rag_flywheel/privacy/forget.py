@@ -14,8 +14,9 @@ from pathlib import Path
 
 from rag_flywheel.curate.judgments import judgments
 from rag_flywheel.deploy import prune
-from rag_flywheel.deploy.current import read_current, withdraw
+from rag_flywheel.deploy.current import read_current
 from rag_flywheel.deploy.follow import locked
+from rag_flywheel.deploy.promote import make_none_live
 from rag_flywheel.deploy.prune import drop_dead_vectors, forget_progress
 from rag_flywheel.deploy.shared import known_versions, manifest_of
 from rag_flywheel.deploy.versions import version_folder
@@ -129,7 +130,7 @@ def _finish(root: Path, database: Database, rebuild: Rebuild) -> RefreshReport |
     if not rejected:
         kept.add(str(report.version))
     elif _live(root) not in kept:  # it must not stay either: nothing is live until the next refresh
-        withdraw(root, database)
+        make_none_live(root, database)
     prune.delete_all_but(root, database, kept)
     prune.clean_staging(root, foreign=True)
     prune.clean_quarantine(root)

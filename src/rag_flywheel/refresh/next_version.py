@@ -20,10 +20,10 @@ from rag_flywheel.deploy.build import (
     write_parameters,
     write_statistics,
 )
-from rag_flywheel.deploy.current import make_live
 from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters, load_version
 from rag_flywheel.deploy.lock import require_lock
 from rag_flywheel.deploy.manifest import Manifest, Parent
+from rag_flywheel.deploy.promote import make_live
 from rag_flywheel.deploy.prune import CHECKPOINT, forget_progress
 from rag_flywheel.deploy.shared import discard, known_versions, manifest_of
 from rag_flywheel.encoder import Encoder

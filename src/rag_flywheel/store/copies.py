@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from rag_flywheel.errors import CorruptFileError, InputError
 from rag_flywheel.store.connection import Connection, scalar
-from rag_flywheel.store.journal import drop_meta
+from rag_flywheel.store.journal import DAMAGED, OBJECTS, SETTINGS, drop_meta
 from rag_flywheel.store.passages import read_clock
-from rag_flywheel.store.place import OF_ONE_PLACE
+from rag_flywheel.store.place import FOLDER
 from rag_flywheel.store.schema import expected_tables
 from rag_flywheel.store.sqlite import SqliteDatabase, make_file
 
@@ -125,7 +125,7 @@ def _copy_rows(source: Connection, target: Connection) -> None:
         sql = f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})"
         for part in _parts(rows):
             target.executemany(sql, part)
-    for key in OF_ONE_PLACE:
+    for key in (FOLDER, OBJECTS, SETTINGS, DAMAGED):
         drop_meta(target, key)
 
 

@@ -12,6 +12,9 @@ from rag_flywheel.records import Current, RefreshReport
 from rag_flywheel.store import column_checks, wall_clock
 from rag_flywheel.store.connection import Connection, append_rows, scalar
 
+OBJECTS, SETTINGS, DAMAGED = "objects", "settings", "damaged"
+"""The keys, in `meta`, of the address of the object store that versions are in, of the settings that hosts
+share, and of a version that a host found damaged there; they are in no copy."""
 _NONE = ""  # in the place of a version: none is live
 
 
@@ -33,6 +36,11 @@ def write_meta(conn: Connection, key: str, value: str) -> None:
 def drop_meta(conn: Connection, key: str) -> None:
     """Delete the value under a name."""
     conn.execute("DELETE FROM meta WHERE key = ?", (key,))
+
+
+def is_shared(conn: Connection) -> bool:
+    """Whether hosts have folders of their own, and fetch versions from an object store."""
+    return read_meta(conn, OBJECTS) is not None
 
 
 def record_refresh(conn: Connection, report: RefreshReport) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rag_flywheel.disk import read_bytes, replace_text
 from rag_flywheel.errors import CorruptFileError, InputError, StorageError
 from rag_flywheel.store import journal
-from rag_flywheel.store.connection import Connection, scalar
+from rag_flywheel.store.connection import scalar
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.store.postgres import Address, PostgresDatabase
 from rag_flywheel.store.sqlite import SqliteDatabase
@@ -23,11 +23,8 @@ if TYPE_CHECKING:
 
 LINK = "STORE"
 _MOST_BYTES = 2_000
-FOLDER, OBJECTS, SETTINGS, DAMAGED = "folder", "objects", "settings", "damaged"
-"""The keys, among what the store notes, of the token, of the address of the object store that versions are
-in, of the settings that hosts share, and of a version that a host found damaged there."""
-OF_ONE_PLACE = (FOLDER, OBJECTS, SETTINGS, DAMAGED)
-"""Those that are in no copy."""
+FOLDER = "folder"
+"""The key of the token among what the store notes; it is in no copy."""
 
 
 def is_linked(root: Path) -> bool:
@@ -61,11 +58,6 @@ def open_database(
     return PostgresDatabase(address, root, read_only=read_only)
 
 
-def is_shared(conn: Connection) -> bool:
-    """Whether hosts have folders of their own, and fetch versions from an object store."""
-    return journal.read_meta(conn, OBJECTS) is not None
-
-
 def settings_there(root: Path, address: Address) -> str | None:
     """The settings that hosts share of the index at an address; None: there is none yet, or one folder has
     them.
@@ -77,7 +69,7 @@ def settings_there(root: Path, address: Address) -> str | None:
         with database.reading() as conn:
             if not scalar(conn, "SELECT to_regclass('meta') IS NOT NULL"):
                 return None
-            return journal.read_meta(conn, SETTINGS)
+            return journal.read_meta(conn, journal.SETTINGS)
     finally:
         database.close()
 
@@ -134,7 +126,7 @@ def require_own(root: Path, database: PostgresDatabase) -> None:
     """Raises StorageError when the versions of the index lie in another folder; the tables must be there."""
     token = _read(root)[1]
     with database.reading() as conn:
-        if is_shared(conn):
+        if journal.is_shared(conn):
             return
         known = journal.read_meta(conn, FOLDER)
     if known is None and not database.read_only:

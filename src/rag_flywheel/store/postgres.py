@@ -338,7 +338,7 @@ class PostgresDatabase(Database):
     @contextmanager
     def lock(self, name: str, why: str, *, wait_s: float = 0.0) -> Iterator["HeldLock"]:
         """Hold a lock of the index in the block, "refresh" or "change"; the server frees it when the
-        connection ends, and so when its holder dies: `holds_lock` tells. Raises LockedError, which says why,
+        connection ends, and so when its holder dies: `held_lock` tells. Raises LockedError, which says why,
         after wait_s."""
         with _Translated(self):
             conn = self.connect()
@@ -351,11 +351,14 @@ class PostgresDatabase(Database):
                         raise LockedError(why)
                     time.sleep(_LOOK_S)
             held = self._locks_held()
-            held[name] = HeldLock(conn.raw.info.backend_pid)
+            before = held.get(name)  # which this thread lost
+            held[name] = mine = HeldLock(conn.raw.info.backend_pid)
             try:
-                yield held[name]
+                yield mine
             finally:
-                del held[name]
+                held.pop(name, None)
+                if before is not None:
+                    held[name] = before
                 with suppress(_driver().Error):  # at once: the end of a connection takes its time
                     conn.raw.execute("SELECT pg_advisory_unlock_all()")
         finally:
