@@ -511,6 +511,17 @@ def post(http: TestClient, key: str = "", message: Any = None, **headers: str) -
     return http.post("/mcp", json=message or HELLO, headers=given)
 
 
+def test_keys_that_cannot_be_read_are_a_refusal_that_says_so(guarded: Any, folder: Path) -> None:
+    http, keys, _ = guarded
+    assert post(http).status_code == 200
+    keys.close_connections()
+    (folder.parent / "service.db").unlink()
+    for key in ("", "fw_any"):
+        answer = post(http, key)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert "service.db is missing" in answer.json()["error"]
+
+
 def test_another_hosts_name_and_another_sites_page_are_refused(guarded: Any) -> None:
     http, _, _ = guarded
     assert post(http).status_code == 200
