@@ -263,6 +263,24 @@ def test_a_page_of_a_list_begins_where_that_of_the_other_host_ended(pair: Pair) 
     assert not {i["id"] for i in first["items"]} & {i["id"] for i in found[0]["items"]}
 
 
+def test_documents_that_are_sent_to_one_host_are_replaced_by_those_sent_to_the_other(
+    pair: Pair,
+) -> None:
+    headers, _ = pair.key()
+
+    def send(client: httpx.Client, text: str) -> Any:
+        files = {"files": ("docs/desk.md", text.encode())}
+        answer = client.post("/v1/documents", files=files, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["passages"]
+
+    assert send(pair.slow, "# Desk\n\nIt is open from 8 to 18.\n")["added"] == 1
+    assert send(pair.fast, "# Desk\n\nIt is open from 8 to 18.\n")["unchanged"] == 1
+    found = send(pair.fast, "# Desk\n\nIt is open on Sundays, too.\n")
+    assert (found["added"], found["updated"]) == (0, 1)
+    assert send(pair.slow, "# Desk\n\nIt is open from 8 to 18.\n")["updated"] == 1
+
+
 def job_of(client: httpx.Client, headers: dict[str, str], id_: str) -> dict[str, Any]:
     answer = client.get(f"/v1/jobs/{id_}", headers=headers)
     assert answer.status_code == 200, answer.text
