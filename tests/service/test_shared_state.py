@@ -158,6 +158,50 @@ def test_an_attempt_ends_no_other_one(tmp_path: Path) -> None:
     database.close()
 
 
+def test_a_key_is_known_for_a_day_and_then_a_new_one(tmp_path: Path) -> None:
+    for state in (tmp_path / "service.db", url_of("state_day")):
+        database = open_state(state)
+        first, second = (requests.Attempt("ann", "key", name) for name in ("first", "00second"))
+        assert requests.begin(database, first, b"d", {"kb": 7}) == requests.Begun(None)
+        requests.end(database, first, requests.StoredAnswer(b"d", 200, {"a": "b"}, b"c"))
+        for ago_s, begun in ((requests.KNOWN_FOR_S - 60, False), (61.0, True)):
+            with database.transaction() as conn:
+                conn.execute("UPDATE requests SET at = at - ?", (ago_s,))
+            found = requests.begin(database, second, b"other", {"kb": 9})
+            assert (found == requests.Begun(None)) == begun
+        assert requests.begin(database, first, b"other", {}) != requests.Begun(None)
+        database.close()
+
+
+def test_many_hosts_at_once_begin_a_request_once(tmp_path: Path) -> None:
+    """Also one that is taken over, since its first host died."""
+    url = url_of("state_race")
+    begin, found = threading.Barrier(8), list[Any]()
+
+    def run(name: int) -> None:
+        database = open_state(url)
+        for n in range(20):
+            begin.wait()
+            attempt = requests.Attempt("ann", f"key {n}", f"{name}")
+            found.append((n, "first", requests.begin(database, attempt, b"d", {})))
+            begin.wait()
+            if name == 0:
+                with database.transaction() as conn:
+                    conn.execute("UPDATE requests SET at = at - ?", (requests.UNDER_WAY_S + 1,))
+            begin.wait()
+            found.append((n, "again", requests.begin(database, attempt, b"d", {})))
+        database.close()
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    begun = [(n, when, each.tried) for n, when, each in found if isinstance(each, requests.Begun)]
+    expected = [(n, w, t) for n in range(20) for w, t in (("again", {}), ("first", None))]
+    assert sorted(begun, key=str) == sorted(expected, key=str)
+
+
 def test_a_job_of_another_host_lives_as_long_as_it_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,11 +9,24 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from rag_flywheel.store import wall_clock
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
+from rag_flywheel.store.service.state import writing
 
 KNOWN_FOR_S = 24 * 3600.0
 UNDER_WAY_S = 120.0
 """After so long without an answer the process that took a request is held to be dead."""
+_PURGES = "00"  # an attempt in 256 has a name that begins so, and deletes what is too old
+_INSERT = (
+    "INSERT INTO requests (caller, key, digest, at, tried_at, seen, taker) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (caller, key) DO NOTHING"
+)
+_FIND = "SELECT digest, at, status, headers, body, seen FROM requests WHERE caller = ? AND key = ?"
+_TAKE = (
+    "UPDATE requests SET at = ?, taker = ? "
+    "WHERE caller = ? AND key = ? AND at = ? AND status IS NULL"
+)
+_OURS = "WHERE caller = ? AND key = ? AND taker = ?"
 Seen: TypeAlias = Mapping[str, int]
 """The number of the newest event of an index, by the name of the index."""
 
@@ -53,38 +66,41 @@ def begin(database: Database, attempt: Attempt, digest: bytes, seen: Seen) -> St
 
     seen: what the indexes hold that it may write to.
     """
-    caller, key = attempt.caller, attempt.key
-    with database.transaction(durable=True) as conn:
+    with writing(database, durable=True) as conn:
         now = wall_clock.now_of(conn)
-        conn.execute("DELETE FROM requests WHERE at < ?", (now - KNOWN_FOR_S,))
-        row = conn.execute(
-            "SELECT digest, at, status, headers, body, seen FROM requests "
-            "WHERE caller = ? AND key = ?",
-            (caller, key),
-        ).fetchone()
-        tried = None
-        if row is not None:
-            before, at, status, headers, body, seen_before = row
-            if status is not None or bytes(before) != digest or at >= now - UNDER_WAY_S:
-                found = json.loads(headers or "{}")
-                return StoredAnswer(bytes(before), status, found, bytes(body or b""))
-            tried = json.loads(seen_before or "{}")
-        conn.execute(
-            "INSERT INTO requests (caller, key, digest, at, tried_at, seen, taker) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (caller, key) DO UPDATE SET "
-            "at = excluded.at, status = NULL, taker = excluded.taker",
-            (caller, key, digest, now, now, json.dumps(dict(seen)), attempt.taker),
-        )
-    return Begun(tried)
+        if attempt.taker.startswith(_PURGES):
+            conn.execute("DELETE FROM requests WHERE at < ?", (now - KNOWN_FOR_S,))
+        row = (attempt.caller, attempt.key, digest, now, now, json.dumps(dict(seen)), attempt.taker)
+        if conn.execute(_INSERT, row).rowcount:
+            return Begun(None)
+        return _begin_again(conn, attempt, digest, now, row)
 
 
-_OURS = "WHERE caller = ? AND key = ? AND taker = ?"
+def _begin_again(
+    conn: Connection, attempt: Attempt, digest: bytes, now: float, row: tuple[object, ...]
+) -> StoredAnswer | Begun:
+    """The same of a request that came before; row: of this attempt."""
+    of_key = (attempt.caller, attempt.key)
+    found = conn.execute(_FIND, of_key).fetchone()
+    if found is None:  # it was just dropped
+        return StoredAnswer(digest, None, {}, b"")
+    before, at, status, headers, body, seen = found
+    if at < now - KNOWN_FOR_S:
+        conn.execute("DELETE FROM requests WHERE caller = ? AND key = ? AND at = ?", (*of_key, at))
+        if conn.execute(_INSERT, row).rowcount:
+            return Begun(None)
+    elif status is None and bytes(before) == digest and at < now - UNDER_WAY_S:
+        if conn.execute(_TAKE, (now, attempt.taker, *of_key, at)).rowcount:
+            return Begun(json.loads(seen or "{}"))
+    else:
+        return StoredAnswer(bytes(before), status, json.loads(headers or "{}"), bytes(body or b""))
+    return StoredAnswer(digest, None, {}, b"")
 
 
 def end(database: Database, attempt: Attempt, answer: StoredAnswer) -> None:
     """Store the answer of a request that was under way."""
     stored = answer.status, json.dumps(dict(answer.headers)), answer.body
-    with database.transaction(durable=False) as conn:
+    with writing(database, durable=False) as conn:
         conn.execute(
             f"UPDATE requests SET status = ?, headers = ?, body = ? {_OURS}",
             (*stored, *_named(attempt)),
@@ -93,7 +109,7 @@ def end(database: Database, attempt: Attempt, answer: StoredAnswer) -> None:
 
 def leave(database: Database, attempt: Attempt) -> None:
     """Let a request be done again at once, as one whose first attempt may have written something."""
-    with database.transaction(durable=False) as conn:
+    with writing(database, durable=False) as conn:
         conn.execute(
             f"UPDATE requests SET at = at - ? {_OURS} AND status IS NULL",
             (UNDER_WAY_S + 1, *_named(attempt)),
@@ -102,7 +118,7 @@ def leave(database: Database, attempt: Attempt) -> None:
 
 def drop(database: Database, attempt: Attempt) -> None:
     """Forget a request, which may then be done again."""
-    with database.transaction(durable=False) as conn:
+    with writing(database, durable=False) as conn:
         conn.execute(f"DELETE FROM requests {_OURS}", _named(attempt))
 
 

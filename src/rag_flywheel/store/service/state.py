@@ -6,8 +6,8 @@ index holds is never among them.
 
 import os
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,6 +84,17 @@ def now(database: Database) -> float:
     """Seconds since 1970 UTC, by the clock that all processes of the service share."""
     with database.reading() as conn:
         return wall_clock.now_of(conn)
+
+
+@contextmanager
+def writing(database: Database, *, durable: bool) -> Iterator[Connection]:
+    """A connection for statements that are right whatever others do between them.
+
+    In a file they are one transaction, as durable as is said. On a server each is committed by itself, and
+    durable, so that hosts wait for no lock.
+    """
+    with database.reading() if database.REMOTE else database.transaction(durable=durable) as conn:
+        yield conn
 
 
 def require_readable(database: Database) -> None:
