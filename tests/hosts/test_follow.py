@@ -2,13 +2,16 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fakes import WordEncoder
 from folders import PASSAGES, QUERY
 from hosts import Shared, come_to
+from on_postgres import url_of
 from rag_flywheel import Flywheel, LockedError, Passage, UnknownIdError
+from rag_flywheel.store.postgres import PostgresConnection
 
 
 def order(fw: Flywheel) -> list[tuple[str, float]]:
@@ -174,3 +177,43 @@ def test_a_plain_index_knows_nothing_of_it(tmp_path: Path) -> None:
         found = fw.status()
     assert (found.objects, found.live_version, found.behind_since) == (None, None, None)
     assert not {"AGREED", "FOLLOWED", "follow.lock"} & {p.name for p in (tmp_path / "kb").iterdir()}
+
+
+def test_a_question_takes_as_many_exchanges_as_with_one_folder(
+    shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = shared.begun("one")
+    alone = Flywheel.open(url_of("alone"), cache=tmp_path / "alone", encoder=WordEncoder())
+    with alone:
+        alone.add(PASSAGES)
+        alone.refresh()
+        counts, n, execute = [], [0], PostgresConnection.execute
+
+        def counted(self: PostgresConnection, *values: Any) -> Any:
+            n[0] += 1
+            return execute(self, *values)
+
+        monkeypatch.setattr(PostgresConnection, "execute", counted)
+        for fw in (alone, one):
+            order(fw)
+            n[0] = 0
+            fw.retrieve("word7 and word8", user_id="u", session_id="s")
+            counts.append(n[0])
+    assert counts[0] == counts[1] > 0
+
+
+def test_a_database_that_was_restored_is_followed_though_its_numbers_are_the_same(
+    shared: Shared,
+) -> None:
+    one, two = shared.begun("one", "two")
+    first = one.status().version
+    one.add([Passage("more", "common word3 of another kind")])
+    second = one.refresh().version
+    come_to(two, second)
+    with shared.sql() as conn:  # as another state of it would have them
+        conn.execute("ALTER TABLE moves DISABLE TRIGGER ALL")
+        conn.execute("UPDATE moves SET version = %s", (first,))
+        conn.execute("ALTER TABLE moves ENABLE TRIGGER ALL")
+        conn.execute("UPDATE clock SET timeline = repeat('f', 32)")
+    for fw in (one, two):
+        assert fw.retrieve(QUERY, record=False).version == first

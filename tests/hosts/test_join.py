@@ -10,7 +10,9 @@ from folders import PASSAGES, QUERY
 from hosts import Shared, come_to
 from on_postgres import url_of
 from rag_flywheel import Config, ConfigError, Flywheel, InputError, Passage, StorageError, copy
+from rag_flywheel.cli import main
 from rag_flywheel.config import config_text, read_config
+from rag_flywheel.errors import ObjectStoreError
 
 ENCODER = "fakes:word_encoder"
 
@@ -190,3 +192,38 @@ def test_a_reader_alone_serves_what_another_process_of_its_host_fetches(shared: 
         assert reader.status().behind_since is not None
         come_to(two, newest)
         come_to(reader, newest)
+
+
+def test_a_reader_alone_in_a_folder_without_a_version_says_so(shared: Shared) -> None:
+    (one,) = shared.begun("one")
+    two = shared.open("two")
+    two.close()
+    shutil.rmtree(shared.root("two") / "versions")
+    (shared.root("two") / "CURRENT").unlink()
+    reader = Flywheel.open(shared.root("two"), encoder=WordEncoder(), read_only=True)
+    with reader, pytest.raises(ObjectStoreError, match="without read_only"):
+        reader.retrieve(QUERY, record=False)
+    assert ids(shared.open("two")) == ids(one)
+
+
+def test_commands_and_the_service_work_on_the_folder_of_a_host(
+    shared: Shared, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = shared.open("one", encoder=None, config=Config(encoder=ENCODER))
+    one.add(PASSAGES)
+    newest = one.refresh().version
+    shared.open("two", encoder=None).close()
+    one.add([Passage("more", "common word3 of another kind")])
+    newest = one.refresh().version
+
+    def said(*words: str) -> str:
+        with pytest.raises(SystemExit):
+            main([*words, "--index", str(shared.root("two"))])
+        return capsys.readouterr().out
+
+    assert "behind since" in said("status")
+    assert "more" in said("retrieve", QUERY)
+    assert "behind since" not in said("status")
+    assert str(newest) in said("versions")
+    assert "object store" in said("health")
+    assert said("verify") == "sound\n"

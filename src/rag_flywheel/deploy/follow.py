@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rag_flywheel import disk
 from rag_flywheel.deploy.current import name_encoder, read_current, withdraw, write_current
-from rag_flywheel.deploy.lock import follow_lock, refresh_lock
+from rag_flywheel.deploy.lock import FOLLOW_S, follow_lock, refresh_lock
 from rag_flywheel.deploy.prune import (
     clean_quarantine,
     clean_staging,
@@ -27,6 +27,7 @@ from rag_flywheel.deploy.shared_settings import adopt
 from rag_flywheel.deploy.versions import delete_versions, list_versions
 from rag_flywheel.disk import disk_errors, exactly, parsed_json, read_bytes
 from rag_flywheel.errors import (
+    ClosedError,
     CorruptFileError,
     DamagedObjectError,
     FlywheelError,
@@ -44,15 +45,22 @@ log = logging.getLogger("rag_flywheel")
 _PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0  # before a version is asked for again that could not be had
 
 
-def follow(root: Path, database: Database, *, fetch: bool = True, refreshing: bool = False) -> int:
+def follow(
+    root: Path,
+    database: Database,
+    *,
+    fetch: bool = True,
+    refreshing: bool = False,
+    wait_s: float = FOLLOW_S,
+) -> int:
     """Bring the folder up to the last change of the live version, and delete what no host has any more;
     returns the number of that change.
 
     fetch: False: only what needs no object store. refreshing: whether the caller holds the refresh lock. What
-    was forgotten is deleted first, whether the newest version can be fetched or not. Raises ObjectStoreError,
-    StorageError.
+    was forgotten is deleted first, whether the newest version can be fetched or not. wait_s: for another
+    process of this host that does the same. Raises LockedError after it, ObjectStoreError, StorageError.
     """
-    with disk_errors(root), follow_lock(root):
+    with disk_errors(root), follow_lock(root, wait_s=wait_s):
         while True:
             on_disk = list_versions(root)  # before the rows: a version is noted before it is there
             with database.snapshot() as conn:
@@ -120,8 +128,11 @@ def join(root: Path, database: Database) -> None:
     has no version yet, with one. Where that cannot be had, the first question says why."""
     if store_of(database) is None:
         return
+    new = _named(root) is None
     try:
-        follow(root, database, fetch=_named(root) is None)
+        follow(root, database, fetch=new, wait_s=FOLLOW_S if new else 0.0)
+    except LockedError:
+        pass  # another process of this host does it
     except ObjectStoreError as error:
         log.warning("the live version is not in %s yet: %s", root, error)
 
@@ -158,8 +169,11 @@ class Follower:
         """Whether the folder could not be brought up to a change before."""
         return change == self._failed
 
-    def bring_up(self) -> None:
-        """Bring the folder up to the last change, unless it is, or could not be a moment ago."""
+    def bring_up(self, *, anew: bool = False) -> None:
+        """Bring the folder up to the last change, unless it is, or could not be a moment ago. anew: the
+        database is another one than it was, where the same number may be of another change."""
+        if anew:
+            self._seen = self._failed = None
         with self._database.reading() as conn:
             change = journal.last_change_number(conn)
         if not self.lags(change):
@@ -167,6 +181,8 @@ class Follower:
         try:
             self._seen = follow(self._root, self._database)
             self._failed = self._error = None
+        except ClosedError:
+            raise
         except FlywheelError as error:
             again = change == self._failed
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S) if again else _PAUSE_S

@@ -18,7 +18,8 @@ from rag_flywheel.store.database import Database
 from rag_flywheel.store.postgres import PostgresDatabase
 
 FILE_NAME, CHANGE, FETCH, FOLLOW = "refresh.lock", "change.lock", "fetch.lock", "follow.lock"
-_FOLLOW_S = 3_600.0  # longer than a version takes to be fetched
+FOLLOW_S = 3_600.0
+"""Longer than a version takes to be fetched."""
 
 
 @contextmanager
@@ -52,10 +53,11 @@ def change_lock(root: Path, database: Database | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def follow_lock(root: Path) -> Iterator[None]:
-    """Hold the lock of those that bring the folder of a host up to date during the block; others wait."""
-    why = f"another process has been fetching a version into {root} for {_FOLLOW_S:.0f} s; see whether it runs"
-    with _lock(root, FOLLOW, why, _FOLLOW_S):
+def follow_lock(root: Path, *, wait_s: float) -> Iterator[None]:
+    """Hold the lock of those that bring the folder of a host up to date during the block. Raises LockedError
+    when another process holds it for wait_s."""
+    why = f"another process is bringing {root} up to what is live; wait for it, or see whether it runs"
+    with _lock(root, FOLLOW, why, wait_s):
         yield
 
 

@@ -152,7 +152,7 @@ class LiveState:
         """
         with self._loading:
             if self._follower is not None:
-                self._follower.bring_up()
+                self._follower.bring_up(anew=unless is not None)
             live = self._live
             if live is not None and live is not unless and live.signature == self._signature():
                 return

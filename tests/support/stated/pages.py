@@ -51,6 +51,7 @@ STATEMENTS: dict[str, Callable[[Page], None]] = {
     "docs/how-to/milvus.md": engines.elsewhere,
     "docs/how-to/monitoring.md": settings.monitoring,
     "docs/how-to/postgresql.md": settings.postgresql,
+    "docs/how-to/versions-in-an-object-store.md": settings.object_store,
     "docs/how-to/privacy-requests.md": settings.privacy,
     "docs/how-to/run-it.md": settings.running,
     "docs/how-to/training-sets.md": settings.training_sets,
