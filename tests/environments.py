@@ -11,9 +11,9 @@ registry of packages that cannot be reached, are skipped with a line that says s
 made and run one after another, and kept for the next time. On 3.12, which lies between the other two,
 only the tests of what has differed between Pythons are run, unless --whole is given. `integrations` has the
 frameworks, without torch, for the tests of tests/integrations and the pages of the documentation that need
-them. `postgres` has a PostgreSQL server, and runs the fast tests with every index on it; `engines` has Milvus
-Lite and PostgreSQL, for the tests of tests/engines, slow ones too; `objects` has a server of S3 and
-PostgreSQL, for those of tests/objects and tests/hosts.
+them. `postgres` has a PostgreSQL server, and runs the fast tests with every index on it, then those of the
+service with its own records there; `engines` has Milvus Lite and PostgreSQL, for the tests of tests/engines,
+slow ones too; `objects` has a server of S3 and PostgreSQL, for those of tests/objects and tests/hosts.
 """
 
 import os
@@ -36,6 +36,8 @@ ON_POSTGRES = (
     "test_interleavings.py", "test_relevance.py", "test_tenants.py",
 )  # fmt: skip
 """What is run with every index on PostgreSQL, beside tests/test_flywheel*.py."""
+STATE_ON_POSTGRES = ("service", "client")
+"""What is run with the records of the service there."""
 FRAMEWORKS = (
     "langchain",
     "llama-index",
@@ -202,8 +204,16 @@ def tested(name: str, *, whole: bool) -> str:
     if name == POSTGRES:
         clean["RAG_FLYWHEEL_TEST_STORE"] = "postgresql"
     command = f"{own} -m pytest -q -p no:cacheprovider -n 2 --dist loadfile -m".split()
-    done = subprocess.run([*command, which, *parts], cwd=ROOT, env=clean)
-    return "failed" if done.returncode else "passed"
+    failed = subprocess.run([*command, which, *parts], cwd=ROOT, env=clean).returncode
+    if name == POSTGRES:
+        del clean["RAG_FLYWHEEL_TEST_STORE"]
+        clean["RAG_FLYWHEEL_TEST_STATE"] = "postgresql"
+        parts = [f"tests/{part}" for part in STATE_ON_POSTGRES]
+        print(
+            f"==== {name}: tests {' '.join(parts)}, records of the service there ====", flush=True
+        )
+        failed |= subprocess.run([*command, which, *parts], cwd=ROOT, env=clean).returncode
+    return "failed" if failed else "passed"
 
 
 def node_of(page: str) -> str:

@@ -78,14 +78,16 @@ class Address:
     schema: str
 
     @classmethod
-    def of(cls, url: str) -> "Address":
+    def of(cls, url: str, *, schema: str = _SCHEMA) -> "Address":
         """The address that a URL of PostgreSQL gives; `?schema=` names the schema.
+
+        schema: where the URL names none.
 
         Raises InputError, also for a password, since the folder of the index keeps the URL.
         """
         parts = urlsplit(url)
         options = _options(parts.query)
-        schema = dict(options).get("schema", _SCHEMA)
+        schema = dict(options).get("schema", schema)
         if not _NAME.fullmatch(schema) or schema.startswith("pg_"):
             raise InputError(
                 f"the schema is {quoted(schema)}; expected up to 63 of the letters a to z, digits and _, "
@@ -191,7 +193,9 @@ class PostgresConnection:
         waiting, self._waiting = self._waiting, []
         if not waiting and not last:
             return
-        written = _driver().ClientCursor(self.raw).mogrify  # a pipeline of psycopg takes twice the time
+        written = (
+            _driver().ClientCursor(self.raw).mogrify
+        )  # a pipeline of psycopg takes twice the time
         self.raw.execute("; ".join([*(written(*each) for each in waiting), *last]))
 
     def forget_waiting(self) -> None:
@@ -285,6 +289,8 @@ class PostgresDatabase(Database):
 
     folder: of the index, which holds its settings and versions.
     """
+
+    REMOTE = True
 
     def __init__(self, address: Address, folder: Path, *, read_only: bool = False) -> None:
         _driver()
