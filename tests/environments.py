@@ -12,7 +12,8 @@ made and run one after another, and kept for the next time. On 3.12, which lies 
 only the tests of what has differed between Pythons are run, unless --whole is given. `integrations` has the
 frameworks, without torch, for the tests of tests/integrations and the pages of the documentation that need
 them. `postgres` has a PostgreSQL server, and runs the fast tests with every index on it; `engines` has Milvus
-Lite and PostgreSQL, for the tests of tests/engines, slow ones too.
+Lite and PostgreSQL, for the tests of tests/engines, slow ones too, and for the fast tests with the passages of
+every index in PostgreSQL.
 """
 
 import os
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +36,12 @@ ON_POSTGRES = (
     "test_interleavings.py", "test_relevance.py", "test_tenants.py",
 )  # fmt: skip
 """What is run with every index on PostgreSQL, beside tests/test_flywheel*.py."""
+IN_ENGINE = (
+    "capture", "curate", "deploy", "evaluate", "export", "imports", "privacy", "refresh", "report", "serve",
+    "test_crafted_text.py", "test_interleavings.py", "test_log.py", "test_read_only.py", "test_relevance.py",
+    "test_tenants.py", "test_warm.py",
+)  # fmt: skip
+"""What is run with the passages of every index in PostgreSQL, beside tests/test_flywheel*.py."""
 FRAMEWORKS = (
     "langchain",
     "llama-index",
@@ -68,6 +75,7 @@ PARTS = {"3.12": ("store", "deploy", "privacy", "refresh", "cli")}
 """The folders of tests that are enough where an environment is named."""
 ASYNC = ("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
 """Settings that only pytest-asyncio knows, which no other environment has."""
+FAST = "not slow and not model"
 PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
 
 
@@ -183,22 +191,32 @@ def tested(name: str, *, whole: bool) -> str:
     except subprocess.CalledProcessError:
         return "not installed"
     parts = [] if whole else [f"tests/{part}" for part in PARTS.get(name, ())]
+    runs: list[tuple[str, Sequence[str], Mapping[str, str]]] = []
     if name == POSTGRES:
-        files = sorted(path.name for path in (ROOT / "tests").glob("test_flywheel*.py"))
-        parts = [f"tests/{part}" for part in (*ON_POSTGRES, *files)]
+        runs.append((FAST, _everywhere(ON_POSTGRES), {"RAG_FLYWHEEL_TEST_STORE": "postgresql"}))
+    elif name == ENGINES:
+        runs.append(("not model", ["tests/engines"], {}))
+        runs.append((FAST, _everywhere(IN_ENGINE), {"RAG_FLYWHEEL_TEST_ENGINE": "pgvector"}))
     elif name in OWN:
         plugin = ASYNC if name == INTEGRATIONS else ()
-        parts = [*plugin, f"tests/{name}"]
-        if name == INTEGRATIONS:
-            parts += map(node_of, FRAMEWORK_PAGES)
-    which = "not model" if name == ENGINES else "not slow and not model"
-    print(f"==== {name}: tests {' '.join(parts)} ====", flush=True)
+        parts = [*plugin, f"tests/{name}", *map(node_of, FRAMEWORK_PAGES)]
+        runs.append((FAST, parts, {}))
+    else:
+        runs.append((FAST, parts, {}))
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    if name == POSTGRES:
-        clean["RAG_FLYWHEEL_TEST_STORE"] = "postgresql"
     command = f"{own} -m pytest -q -p no:cacheprovider -n 2 --dist loadfile -m".split()
-    done = subprocess.run([*command, which, *parts], cwd=ROOT, env=clean)
-    return "failed" if done.returncode else "passed"
+    failed = False
+    for which, run_parts, more in runs:
+        print(f"==== {name}: tests {' '.join(run_parts)} ====", flush=True)
+        done = subprocess.run([*command, which, *run_parts], cwd=ROOT, env={**clean, **more})
+        failed |= done.returncode != 0
+    return "failed" if failed else "passed"
+
+
+def _everywhere(parts: Sequence[str]) -> list[str]:
+    """These parts of the tests, and tests/test_flywheel*.py."""
+    files = sorted(path.name for path in (ROOT / "tests").glob("test_flywheel*.py"))
+    return [f"tests/{part}" for part in (*parts, *files)]
 
 
 def node_of(page: str) -> str:
