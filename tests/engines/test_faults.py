@@ -15,6 +15,7 @@ from fakes import WordEncoder
 from lite import milvus_lite
 from on_postgres import started
 from rag_flywheel import Config, EngineError, Flywheel, Passage
+from rag_flywheel.index import remote
 from rag_flywheel.index.milvus import MilvusCollection
 from rag_flywheel.store.vector_tables import TableCollection, VectorTables
 
@@ -109,7 +110,7 @@ def test_it_is_gone_between_two_parts_of_a_batch(
             recorded = fw.status().n_retrievals
             with pytest.raises(EngineError, match="does not answer"):
                 fw.retrieve_many(queries)
-        assert asked == [256]  # the next part raised
+        assert asked == [remote._QUERIES]  # the next part raised
         assert fw.status().n_retrievals == recorded
         own.start()
         assert hits(fw, queries) == expected

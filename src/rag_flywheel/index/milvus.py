@@ -31,6 +31,7 @@ EXACT_BELOW = 20_000  # passages; above, a graph finds nearly all of the nearest
 _NOT_CONNECTED, _NOT_LOADED = 2, 101  # codes of Milvus's errors
 _NO_WORD = 0  # the place of a passage without words, which no query names
 _SOON_S, _TIMEOUT_S, _BUILD_TIMEOUT_S = 1.0, 10.0, 600.0
+_QUERY_S = 1.0  # more for each query
 
 
 class Milvus:
@@ -188,6 +189,7 @@ class MilvusCollection:
         with self._server.errors():
             every = self._ask(
                 "search",
+                timeout=_TIMEOUT_S + _QUERY_S * len(queries),
                 data=list(queries),
                 anns_field=field,
                 filter=condition,
@@ -201,7 +203,8 @@ class MilvusCollection:
         """As in `Collection`."""
         fields, found = ["pid", "dense", "words"], list[Row]()
         with self._server.errors():
-            for row in self._ask("query", filter=f"pid in {list(pids)}", output_fields=fields):
+            condition = f"pid in {list(pids)}"
+            for row in self._ask("query", _TIMEOUT_S, filter=condition, output_fields=fields):
                 words = {place: score for place, score in row["words"].items() if place != _NO_WORD}
                 numbers = np.fromiter(words, np.int64, len(words)) - 1
                 scores = np.fromiter(words.values(), np.float32, len(words))
@@ -209,19 +212,19 @@ class MilvusCollection:
                 found.append(Row(int(row["pid"]), vector, numbers.astype(np.int32), scores))
         return found
 
-    def _ask(self, method: str, **named: Any) -> Any:
+    def _ask(self, method: str, timeout: float, **named: Any) -> Any:
         """What a method of the client returns for the collection, which a server that was started again may
         have to load first."""
         from pymilvus.exceptions import MilvusException
 
         call = getattr(self._server.client, method)
         try:
-            return call(self._name, timeout=_TIMEOUT_S, **named)
+            return call(self._name, timeout=timeout, **named)
         except MilvusException as error:
             if error.code != _NOT_LOADED:
                 raise
         self._server.client.load_collection(self._name, timeout=_BUILD_TIMEOUT_S)
-        return call(self._name, timeout=_TIMEOUT_S, **named)
+        return call(self._name, timeout=timeout, **named)
 
 
 def _create(client: Any, name: str, dim: int, n: int) -> None:

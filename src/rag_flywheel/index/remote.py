@@ -25,7 +25,7 @@ from rag_flywheel.vector_database import Chosen, Collection, Field, Row
 ReadTitled = Callable[[Pids], Sequence[tuple[str, str]]]
 """The title and the whole text of passages by their numbers."""
 _AT_ONCE, _TURNED = 500, 20_000  # rows that are written; whose words are looked up together
-_READ, _QUERIES = 1_000, 256  # rows that are read, and queries that are asked
+_READ, _QUERIES = 1_000, 32  # rows that are read, and queries that are asked
 _LISTED = 4_096  # passages of a part that are named at once
 _MARGIN, _TIMES = 1.5, 8
 CACHED_BYTES = 64 * 2**20  # of rows that were read
