@@ -12,7 +12,7 @@ made and run one after another, and kept for the next time. On 3.12, which lies 
 only the tests of what has differed between Pythons are run, unless --whole is given. `integrations` has the
 frameworks, without torch, for the tests of tests/integrations and the pages of the documentation that need
 them. `postgres` has a PostgreSQL server, and runs the fast tests with every index on it; `engines` has Milvus
-Lite and PostgreSQL, for the tests of tests/engines, slow ones too, and for the fast tests with the passages of
+Lite and PostgreSQL, for the tests of tests/engines, slow ones too, and for fast tests with the passages of
 every index in PostgreSQL.
 """
 

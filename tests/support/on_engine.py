@@ -18,7 +18,8 @@ import pytest
 from lite import milvus_lite
 from on_postgres import started
 from rag_flywheel import Config
-from rag_flywheel.config import FILE_NAME, config_text, read_config
+from rag_flywheel.config import FILE_NAME, read_config
+from rag_flywheel.deploy.published import Published
 
 EVERYWHERE = "RAG_FLYWHEEL_TEST_ENGINE"
 KINDS = ("pgvector", "milvus")
@@ -63,67 +64,37 @@ def _patched(address: str) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flywheel, "open_folder", opened_there(flywheel.open_folder, address))
+        patch.setattr(Published, "clean", clean_own(Published.clean))
         yield
 
 
 def opened_there(opened: Callable[..., Config], address: str) -> Callable[..., Config]:
-    """`open_folder` that gives every new index an engine, and the copy of a folder a prefix of its own."""
+    """`open_folder` that gives every new index an engine."""
 
     def open_folder(root: Path, *, config: Config | None, new: Config, create: bool) -> Config:
-        own, marker = address + _prefix(root), root / FILE_NAME
+        engine, marker = None, root / FILE_NAME
         if not marker.exists():
-            new = replace(new, engine=own)
-            if config is not None and config.engine is None:
-                config = replace(config, engine=own)
+            engine = address + _prefix(root)
+            new = replace(new, engine=engine)
         elif f'"{address}' in marker.read_text(encoding="utf-8", errors="replace"):
-            found = read_config(marker)
-            if found.engine != own:
-                _copy(str(found.engine), own)
-                marker.write_text(config_text(replace(found, engine=own)), encoding="utf-8")
-            if config is not None and config.engine is None:
-                config = replace(config, engine=own)
+            engine = read_config(marker).engine
+        if config is not None and config.engine is None:
+            config = replace(config, engine=engine)
         return opened(root, config=config, new=new, create=create)
 
     return open_folder
 
 
+def clean_own(clean: Callable[[Published, Path], None]) -> Callable[[Published, Path], None]:
+    """`Published.clean` that lets a copied folder, which shares its collections, delete none of them."""
+
+    def clean_(published: Published, root: Path) -> None:
+        server: Any = published.server
+        if server.prefix == _prefix(root):
+            clean(published, root)
+
+    return clean_
+
+
 def _prefix(root: Path) -> str:
     return "t" + hashlib.blake2b(str(root.absolute()).encode(), digest_size=6).hexdigest()
-
-
-def _copy(old: str, new: str) -> None:
-    """Copy the collections of one prefix, for the copy of a folder that has them."""
-    if old.startswith("milvus:"):
-        _copy_collections(old, new)
-        return
-    import psycopg
-
-    url, _, prefix = old.removeprefix("pgvector:").rpartition("#")
-    other = new.rpartition("#")[2]
-    with psycopg.connect(url) as conn:
-        sql = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE %s"
-        for (name,) in conn.execute(sql, (f"{prefix}\\_%",)).fetchall():
-            copied = name.replace(prefix, other, 1)
-            conn.execute(f"DROP TABLE IF EXISTS {copied} CASCADE")
-            conn.execute(f"CREATE TABLE {copied} (LIKE {name} INCLUDING ALL)")
-            conn.execute(f"INSERT INTO {copied} SELECT * FROM {name}")
-
-
-def _copy_collections(old: str, new: str) -> None:
-    from rag_flywheel.index.milvus import Milvus
-
-    source, dest = (Milvus.at(each.removeprefix("milvus:")) for each in (old, new))
-    for name in source.collections():
-        client: Any = source.client
-        rows = client.query(source.name(name), filter="pid >= 0", output_fields=["pid"])
-        pids = [int(row["pid"]) for row in rows]
-        (field,) = (
-            f
-            for f in client.describe_collection(source.name(name))["fields"]
-            if f["name"] == "dense"
-        )
-        dim = int(field["params"]["dim"])
-        found = list(source.open(name, dim, len(pids)).rows(pids))
-        dest.write(name, dim, len(pids), [found])
-    source.close()
-    dest.close()

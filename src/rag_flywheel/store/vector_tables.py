@@ -23,8 +23,8 @@ from rag_flywheel.vector_database import Chosen, Field, Row, unanswered
 _ADDRESS = re.compile(r"(postgres(?:ql)?://[^#\s]*)#([a-z_][a-z0-9_]{0,19})", re.ASCII)
 _PASSWORD = re.compile(r"//[^@/]*:[^@/]+@|[?&]password=")
 _MOST = 1_000_000  # passages that a search returns
-_CONNECT_S, _ANSWER_S = 10, 60
-_HANGS_AFTER_S, _SOON_S = 5, 1.0  # the first more than that
+_CONNECT_S, ANSWER_S = 10, 60
+HANGS_AFTER_S, _SOON_S = 5, 1.0  # the first more than that
 _NOTICED = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -82,7 +82,7 @@ class VectorTables:
                 autocommit=True,
                 connect_timeout=_CONNECT_S,
                 **_NOTICED,
-                options=f"-c statement_timeout={1_000 * _ANSWER_S}",
+                options=f"-c statement_timeout={1_000 * ANSWER_S}",
             )
             yield conn
         except psycopg.Error as error:
@@ -95,7 +95,7 @@ class VectorTables:
                     self._idle.append(conn)
 
     @contextmanager
-    def answering(self, within_s: float = _ANSWER_S + _HANGS_AFTER_S) -> Iterator[Any]:
+    def answering(self, within_s: float = ANSWER_S + HANGS_AFTER_S) -> Iterator[Any]:
         """A connection, as from `connection`, that is cut off when the server hangs."""
         with self.connection() as conn:
             timer = threading.Timer(within_s, _cut_off, (conn,))
