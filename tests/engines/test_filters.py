@@ -50,7 +50,7 @@ def made(i: int, **changes: Any) -> Passage:
 @pytest.fixture(params=["named", "asked for more"])
 def built(request: pytest.FixtureRequest, both: Open, monkeypatch: pytest.MonkeyPatch) -> Both:
     """A version of which a filter names its passages, or of which the database is asked for more."""
-    monkeypatch.setattr(remote, "_LISTED", 4_096 if request.param == "named" else 5)
+    monkeypatch.setattr(remote, "LISTED", 4_096 if request.param == "named" else 5)
     found = both(n_lookups=0, n_candidates=12, tenant_key="firm", tenant_required=False)
     found.do(lambda fw: fw.add([made(i) for i in range(N)]))
     found.do(lambda fw: fw.refresh())

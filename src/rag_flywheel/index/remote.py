@@ -26,7 +26,7 @@ ReadTitled = Callable[[Pids], Sequence[tuple[str, str]]]
 """The title and the whole text of passages by their numbers."""
 _AT_ONCE, _TURNED = 500, 20_000  # rows that are written; whose words are looked up together
 _READ, _QUERIES = 1_000, 32  # rows that are read, and queries that are asked
-_LISTED = 4_096  # passages of a part that are named at once
+LISTED = 4_096  # passages of a part that are named at once
 _MARGIN, _TIMES = 1.5, 8
 CACHED_BYTES = 64 * 2**20  # of rows that were read
 _WORDS_BYTES = 1_000  # of the words of one, about
@@ -185,7 +185,7 @@ class InDatabase:
         every, there = list[Positions](), len(self.pids)
         n_named = min(part.n, there - part.n)
         limit = min(int(_MARGIN * n * there / part.n) + 1, n + there - part.n)
-        if limit > self._collection.most or (part.n <= _LISTED and limit > _TIMES * n):
+        if limit > self._collection.most or (part.n <= LISTED and limit > _TIMES * n):
             return self._asked(field, queries, n, self._only(part))
         for query, positions in zip(queries, self._asked(field, queries, limit, None), strict=True):
             wider, inside = limit, positions[part.mask[positions]]
