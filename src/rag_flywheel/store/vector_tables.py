@@ -220,7 +220,7 @@ class TableCollection:
         if chosen is not None:
             pids = [list(chosen.pids)]
             condition = "WHERE pid = ANY (%s)"
-            if not chosen.these:  # by a hash of them, which <> ALL is not until version 15
+            if not chosen.these:  # by a hash of them, which <> ALL is not in every plan
                 condition = (
                     "WHERE NOT EXISTS "
                     "(SELECT FROM unnest(%s::bigint[]) AS left_out (pid) WHERE left_out.pid = own.pid)"

@@ -5,7 +5,6 @@ from rag_flywheel.index import milvus, remote
 from rag_flywheel.service.problems import STATUSES
 from rag_flywheel.store import vector_tables
 from stated.page import Page
-from stated.results import Json
 
 
 def elsewhere(page: Page) -> None:
