@@ -10,10 +10,11 @@ from rag_flywheel import FlywheelError
 from rag_flywheel.bench.bench import run_bench
 from rag_flywheel.bench.place import Place
 from rag_flywheel.bench.protocol import Protocol
+from rag_flywheel.bench.users import Users
 from rag_flywheel.index.milvus import Milvus
 
 psycopg = pytest.importorskip("psycopg", reason="needs the extra pgvector: make test-engines")
-PROTOCOL = Protocol(n_cycles=2, max_train=40)
+PROTOCOL = Protocol(n_cycles=2, users=Users(eta=0.0, eps=0.0))
 
 
 @pytest.fixture(scope="module")
