@@ -5,7 +5,7 @@ them there, opens them, and deletes those of no version.
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from rag_flywheel.deploy.index_files import index_files
@@ -128,11 +128,18 @@ class Published:
         """
         try:
             used = {self.collection(each) for each in manifests(root, database)}
-            for name in self.server.collections():
-                if name.startswith(f"{self._index}_") and name not in used:
-                    self.server.drop(name)
+            self._drop(but=used)
         except FlywheelError as error:
             log.warning("collections of older versions are kept: %s", error)
+
+    def drop_all(self) -> None:
+        """Delete every collection of this index, which is to be no more. Raises EngineError."""
+        self._drop(but=())
+
+    def _drop(self, *, but: Collection[str]) -> None:
+        for name in self.server.collections():
+            if name.startswith(f"{self._index}_") and name not in but:
+                self.server.drop(name)
 
 
 def _titled(database: Database, pids: Pids) -> Sequence[tuple[str, str]]:

@@ -305,9 +305,7 @@ class PostgresDatabase(Database):
         handle: Handle[PostgresConnection] = self._handle()
         with handle.lock, _Translated(self):
             self.require_open()
-            if handle.conn is None or (
-                not handle.conn.in_transaction and _is_gone(handle.conn.raw)
-            ):
+            if handle.conn is None or (not handle.conn.in_transaction and is_gone(handle.conn.raw)):
                 handle.close()
                 with self._pause.attempt():
                     handle.conn = self.connect()
@@ -377,6 +375,11 @@ class PostgresDatabase(Database):
         with self.transaction() as conn:
             conn.raw.execute(f'CREATE SCHEMA IF NOT EXISTS "{self.address.schema}"')
         self.close_connections()  # the next ones know it by its number
+
+    def drop_schema(self) -> None:
+        """Delete the schema with all that is in it, if it is there. Raises StorageError."""
+        with self.transaction() as conn:
+            conn.raw.execute(f'DROP SCHEMA IF EXISTS "{self.address.schema}" CASCADE')
 
     @contextmanager
     def transaction(
@@ -548,7 +551,7 @@ class PostgresDatabase(Database):
         return StorageError(f"{where}: {said}")
 
 
-def _is_gone(raw: "psycopg.Connection[Any]") -> bool:
+def is_gone(raw: "psycopg.Connection[Any]") -> bool:
     """Whether an idle connection was ended: then there is something to read, without an exchange."""
     if raw.closed or raw.broken:
         return True
