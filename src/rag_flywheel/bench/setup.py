@@ -75,9 +75,11 @@ class Bench:
         """A copy of `base` to run on, deleted at the end."""
         folder = self.folder(name)
         self.place.copy(self.base, folder)
-        with self.open(folder) as fw:
-            yield fw
-        self.place.delete(folder)
+        try:
+            with self.open(folder) as fw:
+                yield fw
+        finally:
+            self.place.delete(folder)
 
 
 def prepare(

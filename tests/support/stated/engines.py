@@ -43,6 +43,7 @@ def elsewhere(page: Page) -> None:
 
 
 def _under_filters(page: Page) -> None:
+    page.lets("design", "| 0.1 % |", "| 10 % |", "| 50 % |", "| 90 % |", "on a host with 64 GB")
     found = page.result("speed_engine_filters")
     page.says("over {:,} passages, of which", found["passages"])
     wall = (found[kind]["retrieve"]["p50_ms"] for kind in ("in_memory", "in_postgresql"))
