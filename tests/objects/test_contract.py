@@ -163,9 +163,10 @@ def test_nothing_is_deleted_when_a_wanted_version_or_a_manifest_cannot_be_read(
     with pytest.raises(UnknownIdError, match="though that version is wanted; nothing was deleted"):
         objects.sweep(keep=[second.id], grace_s=0.0)
     name = f"versions/{second.id}/manifest.json"
-    objects.store.put(name, b'{"files": {"a": ["')
-    with pytest.raises(DamagedObjectError, match=f"{name} of .* is no usable manifest"):
-        objects.sweep(grace_s=0.0)
+    for damaged in (b'{"files": {"a": ["', b"{}", b""):
+        objects.store.put(name, damaged)
+        with pytest.raises(DamagedObjectError, match=f"{name} of .* is no usable manifest"):
+            objects.sweep(grace_s=0.0)
     assert parts(objects) == before
 
     def lost() -> None:
@@ -290,3 +291,22 @@ def test_what_can_be_computed_is_computed_where_it_lacks(
     with opened(tmp_path / "copy") as fw:
         assert ids(fw) == expected
         assert fw.verify() == []
+
+
+def test_a_damaged_manifest_stops_no_other_version_and_is_written_anew(
+    objects: Objects, built: Path, host: Host
+) -> None:
+    first = publish(objects, built, 0)
+    name = f"versions/{first.id}/manifest.json"
+    objects.store.put(name, b"{}")
+    second = publish(objects, built, 1)
+    root = host("other")
+    objects.fetch(root, second.id)
+    with pytest.raises(DamagedObjectError, match=name):
+        objects.fetch(root, first.id)
+    folder = versions.version_folder(built, first.id)
+    with pytest.raises(DamagedObjectError, match=name):
+        objects.publish(folder, first)
+    objects.publish(folder, first, anew=True)
+    objects.fetch(root, first.id)
+    assert objects.manifest(first.id) == first

@@ -24,7 +24,7 @@ def moments(what: str, url: str, built: Path, work: Path, step: int) -> int:
 
 
 @pytest.mark.parametrize("what", ["publish", "fetch"])
-@pytest.mark.parametrize("step", [23, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [23, pytest.param(5, marks=pytest.mark.slow)])
 def test_at_any_moment_with_a_folder(built: Path, tmp_path: Path, what: str, step: int) -> None:
     assert moments(what, f"file://{tmp_path}/store", built, tmp_path, step) > 100
 
@@ -32,4 +32,4 @@ def test_at_any_moment_with_a_folder(built: Path, tmp_path: Path, what: str, ste
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["publish", "fetch"])
 def test_at_any_moment_with_a_server(s3: str, built: Path, tmp_path: Path, what: str) -> None:
-    assert moments(what, f"s3://{BUCKET}/{tmp_path.name}", built, tmp_path, 7) > 100
+    assert moments(what, f"s3://{BUCKET}/{tmp_path.name}", built, tmp_path, 29) > 100

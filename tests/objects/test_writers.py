@@ -211,11 +211,12 @@ def test_a_refresh_cleans_staging_while_a_version_is_fetched(
     root, (folder, manifest) = host("other"), known(built)[0]
     objects = Objects.at(url)
     objects.publish(folder, manifest)
-    read, cleaned = objects.read_part, []
+    read, cleaned, one = objects.read_part, [], threading.Lock()
 
     def cleans_once(digest: str, start: int, end: int) -> bytes:
-        if not cleaned:
-            cleaned.append(prune.clean_staging(root))
+        with one:
+            if not cleaned:
+                cleaned.append(prune.clean_staging(root))
         return read(digest, start, end)
 
     objects.read_part = cleans_once  # type: ignore[method-assign]
@@ -257,18 +258,21 @@ def test_another_process_was_first(url: str, built: Path, host: Host) -> None:
     root, (folder, manifest) = host("other"), known(built)[0]
     objects, other = Objects.at(url), Objects.at(url)
     other.publish(folder, manifest)
-    read, done = objects.read_part, []
+    read, done, one = objects.read_part, [], threading.Lock()
 
     def other_once(digest: str, start: int, end: int) -> bytes:
-        if not done:
-            done.append(1)
-            staged = versions.stage(root)
-            for name in manifest.files:
-                (staged / name).parent.mkdir(parents=True, exist_ok=True)
-                (staged / name).write_bytes((folder / name).read_bytes())
-            (staged / "manifest.json").write_bytes((folder / "manifest.json").read_bytes())
-            versions.publish(root, staged, manifest.id)
+        with one:
+            if not done:
+                done.append(put_there())
         return read(digest, start, end)
+
+    def put_there() -> Path:
+        staged = versions.stage(root)
+        for name in manifest.files:
+            (staged / name).parent.mkdir(parents=True, exist_ok=True)
+            (staged / name).write_bytes((folder / name).read_bytes())
+        (staged / "manifest.json").write_bytes((folder / "manifest.json").read_bytes())
+        return versions.publish(root, staged, manifest.id)
 
     objects.read_part = other_once  # type: ignore[method-assign]
     assert objects.fetch(root, manifest.id).n_parts == 0

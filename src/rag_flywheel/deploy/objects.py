@@ -96,7 +96,7 @@ class Objects:
         files = {digest: (folder / name, size) for name, (digest, size) in _sent(manifest).items()}
         total = sum(size for _, size in files.values())
         found = self._states(files)
-        named = set() if anew else self._named(())
+        named = set() if anew else self._named((), damaged_too=True)
         now = self._now()
 
         def is_there(digest: str, state: State | None) -> bool:
@@ -110,7 +110,7 @@ class Objects:
             done += files[digest][1]
             if progress is not None:
                 progress("publish", done, total)
-        self._put_manifest(manifest)
+        self._put_manifest(manifest, anew=anew)
         again = self._states(files)  # what was deleted meanwhile
         gone = {d for d, s in again.items() if s is None or s.n_bytes != files[d][1]}
         sent = (files.keys() - there) | set(self._send(files, again, gone))
@@ -274,23 +274,34 @@ class Objects:
         else:
             self.store.create(name, data)
 
-    def _put_manifest(self, manifest: Manifest) -> None:
+    def _put_manifest(self, manifest: Manifest, *, anew: bool) -> None:
         name, data = _manifest_name(manifest.id), manifest_text(manifest).encode("utf-8")
         if self.store.create(name, data):
             return
-        if self.store.read(name, most=MOST_BYTES)[0] != data:
+        try:
+            found = self.manifest(manifest.id)
+        except DamagedObjectError:
+            if not anew:
+                raise
+            self.store.put(name, data)
+            return
+        if found != manifest:
             raise ObjectConflictError(
                 f"{name} of {self} is another one than that of this version; expected each index to have a "
                 "place of its own. Give this one another, or delete that version there"
             )
 
-    def _named(self, keep: Collection[str]) -> set[str]:
-        """The hashes of the parts of all versions, whichever release wrote their manifests."""
+    def _named(self, keep: Collection[str], *, damaged_too: bool = False) -> set[str]:
+        """The hashes of the parts of all versions, whichever release wrote their manifests. damaged_too:
+        whether manifests that cannot be read may be passed over."""
         found: set[str] = set()
         for name in sorted({*map(_manifest_name, {*self.versions(), *keep})}):
             try:
                 data, _ = self.store.read(name, most=MOST_BYTES)
                 json.loads(data)
+                digests = {digest.decode() for digest in _SHA256.findall(data)}
+                if not digests:
+                    raise ValueError("it names no file")
             except MissingObjectError as error:
                 if name in map(_manifest_name, keep):
                     raise UnknownIdError(
@@ -298,11 +309,13 @@ class Objects:
                     ) from error
                 continue  # deleted meanwhile
             except ValueError as error:
+                if damaged_too:
+                    continue
                 raise DamagedObjectError(
                     f"{name} of {self} is no usable manifest ({error}); nothing was deleted. Delete that "
-                    "version there, then publish it again where it is needed"
+                    "version there, or publish it anew from a host that has it"
                 ) from error
-            found |= {digest.decode() for digest in _SHA256.findall(data)}
+            found |= digests
         return found
 
     def _now(self) -> datetime:
