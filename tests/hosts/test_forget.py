@@ -7,7 +7,8 @@ import pytest
 
 from forgetting import traces
 from hosts import Shared, come_to
-from rag_flywheel import Flywheel, LockedError
+from rag_flywheel import Flywheel, LockedError, StorageError
+from rag_flywheel.refresh import next_version
 from rag_flywheel.store.questions import query_hash, question_key
 
 WORDS = "word3 zebrafish4711"
@@ -107,3 +108,28 @@ def test_a_host_that_cannot_fetch_the_next_version_still_deletes_what_was_forgot
     assert held(shared.root("two"), secrets) == []
     (shared.folder / "gone").rename(shared.folder / "store")
     come_to(two, one.status().live_version)
+
+
+def test_where_no_version_can_be_built_without_the_user_none_is_live_on_any_host(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one, two), secrets = voted(shared, "one", "two")
+    for each in one.versions():  # so that none is from before her first vote
+        if not each.live:
+            with shared.sql() as conn:
+                conn.execute("DELETE FROM builds WHERE version = %s", (each.id,))
+    with monkeypatch.context() as patch:
+        patch.setattr(next_version, "version_problems", lambda *_: ["it is not sound"])
+        with pytest.raises(StorageError, match="failed its check"):
+            one.forget("ann")
+    for fw, host in ((one, "one"), (two, "two")):
+        found = fw.retrieve("word3", record=False)
+        assert (found.version, len(found.hits)) == (None, 8)
+        assert fw.status().live_version is None
+        assert held(shared.root(host), secrets) == []
+        assert any("no version is live" in entry.text for entry in fw.history(5))
+    assert held(shared.folder / "store", secrets) == []
+    report = two.refresh()
+    assert report.outcome == "promoted"
+    come_to(one, report.version)
+    assert one.verify() == []

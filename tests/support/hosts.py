@@ -2,6 +2,7 @@
 them."""
 
 import json
+import os
 import select
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from rag_flywheel import Flywheel
 from rag_flywheel.deploy.objects import Objects
 from rag_flywheel.store.postgres import Address
 
-WORKER = Path(__file__).parents[1] / "hosts" / "worker.py"
+SCRIPTS = Path(__file__).parents[1] / "hosts"
 
 
 class Shared:
@@ -72,10 +73,11 @@ class Shared:
         time.sleep(0.2)  # until the other side has noticed
 
     @contextmanager
-    def worker(self, host: str, *what: str) -> Iterator["Worker"]:
-        """A process of a host that does something: `tests/hosts/worker.py` says what."""
+    def worker(self, host: str, *what: str, script: str = "worker") -> Iterator["Worker"]:
+        """A process of a host that does something: the script of this name in tests/hosts says what."""
         (self.folder / "hosts").mkdir(exist_ok=True)
-        made = Worker(started(WORKER, self.url, self.root(host), self.objects, *what))
+        place = SCRIPTS / f"{script}.py"
+        made = Worker(started(place, self.url, self.root(host), self.objects, *what))
         try:
             assert made.said() == ["ready"]
             yield made
@@ -96,16 +98,25 @@ class Worker:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
+        self._read = b""  # what was read of its output and is no line yet, or not taken
 
     def said(self, *, within_s: float = 60.0) -> list[Any]:
         """The next line."""
-        out = self.process.stdout
-        assert out is not None
-        assert select.select([out], [], [], within_s)[0], "it said nothing"
-        line = out.readline()
-        assert line, f"it ended: {self.process.wait()}"
+        assert self.says(within_s=within_s), f"it said nothing: {self.process.poll()}"
+        line, _, self._read = self._read.partition(b"\n")
         found: list[Any] = json.loads(line)
         return found
+
+    def says(self, *, within_s: float) -> bool:
+        """Whether there is a line within this time."""
+        assert self.process.stdout is not None
+        out, until = self.process.stdout.fileno(), time.monotonic() + within_s
+        while b"\n" not in self._read:
+            left = max(0.0, until - time.monotonic())
+            if not select.select([out], [], [], left)[0] or not (more := os.read(out, 65_536)):
+                return False
+            self._read += more
+        return True
 
     def go_on(self) -> None:
         """Let it go on after it stopped."""

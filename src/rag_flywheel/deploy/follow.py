@@ -89,6 +89,10 @@ def _followed(root: Path, database: Database, change: LiveChange, *, fetch: bool
             return True
         try:
             bring(root, database, current.version)
+            if current.version not in list_versions(root):
+                raise MissingObjectError(
+                    f"version {current.version} is live, and was deleted; run `rag-flywheel refresh`"
+                )
         except MissingObjectError:
             with database.reading() as conn:
                 if journal.last_change_number(conn) != change.id:

@@ -125,7 +125,10 @@ def share(root: Path, database: Database, version: str) -> None:
         with database.reading() as conn:
             damaged = journal.read_meta(conn, DAMAGED) is not None
         folder, manifest = version_folder(root, version), read_manifest(root, version)
-        sent = store.publish(folder, manifest, anew=damaged)
+        try:
+            sent = store.publish(folder, manifest, anew=damaged)
+        except DamagedObjectError:
+            sent = store.publish(folder, manifest, anew=True)
         if damaged:
             with database.transaction() as conn:
                 journal.drop_meta(conn, DAMAGED)

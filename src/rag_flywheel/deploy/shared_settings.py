@@ -76,6 +76,13 @@ def adopt(root: Path, database: Database) -> None:
                 _said(names[0], theirs),
             )
             return
+        if names and path.is_symlink():
+            log.warning(
+                "%s is a link, and only read; another host made %s the setting of the index",
+                path,
+                _said(names[0], theirs),
+            )
+            return
         if names:
             kept = {name: getattr(own, name) for name in OWN}
             replace_text(path, config_text(dataclasses.replace(theirs, **kept)))

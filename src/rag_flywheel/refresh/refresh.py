@@ -22,7 +22,14 @@ from rag_flywheel.deploy.shared_settings import settle
 from rag_flywheel.deploy.verify import note_checked
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.tower import TunableEncoder, require_tunable
-from rag_flywheel.errors import BusyError, DiskFullError, EncoderError, StorageError, counted
+from rag_flywheel.errors import (
+    BusyError,
+    DiskFullError,
+    EncoderError,
+    LockedError,
+    StorageError,
+    counted,
+)
 from rag_flywheel.evaluate.gate_file import tried_to_tune
 from rag_flywheel.privacy.question_texts import drop_question_texts
 from rag_flywheel.privacy.retention import FOLDED, fold_old
@@ -118,7 +125,7 @@ def _refresh(job: Job, when: When, trace: Trace, *, anew: bool, tune: bool) -> R
                     journal.write_meta(conn, _PEOPLE, str(job.config.memory_min_users))
     try:
         finish(job, live, report)
-    except StorageError as error:
+    except (StorageError, LockedError) as error:
         if anew or report.outcome != "promoted":
             raise
         log.warning("refresh: %s is live; the rest has to wait: %s", report.version, error)
