@@ -370,13 +370,15 @@ def test_a_job_that_slept_and_was_held_to_be_dead_tells_how_it_ended(
     with pair.state.reading() as conn:
         (pid,) = conn.execute("SELECT pid FROM jobs WHERE id = ?", (id_,)).fetchone()
     os.kill(pid, signal.SIGSTOP)
-    silent(pair, id_, jobs.SILENT_S + 1)
-    assert job_of(pair.fast, long_refresh, id_)["state"] == "failed"
-    other = pair.fast.post("/v1/refresh", json={}, headers=long_refresh).json()["id"]
-    found = until(pair.fast, long_refresh, other, "failed", "done")
-    assert (found["state"], found["error"]["type"]) == ("failed", "LockedError")
-    pair.jobs_wait.unlink()
-    os.kill(pid, signal.SIGCONT)
+    try:
+        silent(pair, id_, jobs.SILENT_S + 1)
+        assert job_of(pair.fast, long_refresh, id_)["state"] == "failed"
+        other = pair.fast.post("/v1/refresh", json={}, headers=long_refresh).json()["id"]
+        found = until(pair.fast, long_refresh, other, "failed", "done")
+        assert (found["state"], found["error"]["type"]) == ("failed", "LockedError")
+    finally:
+        pair.jobs_wait.unlink()
+        os.kill(pid, signal.SIGCONT)
     assert until(pair.fast, long_refresh, id_, "done")["result"]["outcome"] == "promoted"
 
 
