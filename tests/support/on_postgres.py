@@ -125,15 +125,20 @@ def _give_back(conn: Any, schema: str) -> None:
 
 _numbers = itertools.count()
 _COLUMNS = (
-    "SELECT md5(string_agg(concat_ws(' ', c.relname, a.attname, a.atttypid, c.relkind), ',' "
+    "SELECT (SELECT md5(string_agg(concat_ws(' ', c.relname, a.attname, a.atttypid, c.relkind), ',' "
     "ORDER BY c.relname, a.attname)) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid "
-    "WHERE c.relnamespace = to_regnamespace(quote_ident(name)) AND NOT a.attisdropped"
+    "WHERE c.relnamespace = to_regnamespace(quote_ident(name)) AND NOT a.attisdropped) || (SELECT "
+    "count(*) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
+    "WHERE c.relnamespace = to_regnamespace(quote_ident(name)))"
 )
 _EMPTY = f"""
 CREATE OR REPLACE FUNCTION columns_of(name text) RETURNS text LANGUAGE sql AS $$ {_COLUMNS} $$;
 CREATE OR REPLACE FUNCTION empty_schema(name text) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE each text; BEGIN
+DECLARE each text; others bigint; BEGIN
     IF columns_of(name) IS DISTINCT FROM columns_of('as_made') THEN RETURN false; END IF;
+    EXECUTE format('SELECT count(*) FROM %I._sqlite_migrations m FULL JOIN as_made._sqlite_migrations o '
+        'USING (name) WHERE m.id IS NULL OR o.id IS NULL', name) INTO others;
+    IF others > 0 THEN RETURN false; END IF;
     SET LOCAL session_replication_role = replica;  -- no trigger refuses it
     FOR each IN SELECT tablename FROM pg_tables WHERE schemaname = name AND tablename NOT IN
         ('_sqlite_migrations', 'alive', 'clock') LOOP
