@@ -16,7 +16,7 @@ SLOW := -n 2 --dist worksteal --hypothesis-profile "all examples" \
   -m "(slow or model or thorough) and not alone"
 ALONE := -m alone
 
-.PHONY: help check test test-fast test-slow test-environments test-pythons test-lowest test-integrations test-postgres test-engines lint docs demo serve-demo \
+.PHONY: help check test test-fast test-slow test-environments test-pythons test-lowest test-integrations test-postgres test-engines test-objects lint docs demo serve-demo \
   bench bench-full bench-tune wheel-check results venv clean
 
 help:  ## this list
@@ -48,7 +48,7 @@ test-slow: venv  ## slow tests and those of the real model
 	$(TEST) $(ALONE) $(NONE_IS_FINE)
 
 # In environments of their own, below build/environments; a Python that is not there is skipped.
-# On 3.12 a part of the tests, unless --whole is given. Those of servers, postgres and engines, are run by their own targets.
+# On 3.12 a part of the tests, unless --whole is given. Those of servers, postgres, engines and objects, are run by their own targets.
 ENVIRONMENTS ?= 3.12 3.13 lowest integrations
 
 test-environments:  ## fast tests on other Pythons, with the lowest allowed versions, and of frameworks
@@ -68,6 +68,9 @@ test-postgres: test-environments  ## fast tests with every index on a PostgreSQL
 
 test-engines: ENVIRONMENTS = engines
 test-engines: test-environments  ## tests of passages that are found in Milvus or PostgreSQL, with servers installed
+
+test-objects: ENVIRONMENTS = objects
+test-objects: test-environments  ## tests of versions in an object store, with a server of S3
 
 lint: venv  ## ruff and mypy
 	$(BIN)/ruff check .

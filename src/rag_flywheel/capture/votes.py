@@ -61,10 +61,11 @@ def append_votes(database: Database, given: Iterable[Vote], terms: Terms = NO_TE
 
 def _counted(conn: Connection, new: Sequence[NewVote], terms: Terms, at: float) -> list[NewVote]:
     """The votes, those beyond what one user may cast in a day without any trust."""
-    users = sorted({vote.user_id for vote in new if vote.user_id is not None})
     left: dict[str | int, float] = {}
-    if len(users) > 1:
-        left.update(terms.left_of_users(conn, users, at=at).items())
+    if len(new) > 1:
+        users = sorted({vote.user_id for vote in new if vote.user_id is not None})
+        if len(users) > 1:
+            left.update(terms.left_of_users(conn, users, at=at).items())
     found = []
     for vote in new:
         voice = vote.user_id if vote.user_id is not None else vote.rid

@@ -1,7 +1,8 @@
-"""The locks of an index: one process at a time builds or moves versions, one changes the encoder.
+"""The locks of an index: one process at a time builds or moves versions, one changes the encoder, one of a
+folder fetches versions.
 
-Each is a file in the folder and, where the database is on a server, a lock there too, since a folder that
-hosts share may not lock files for all of them.
+Each is a file in the folder and, but for the last, where the database is on a server a lock there too, since
+a folder that hosts share may not lock files for all of them.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from rag_flywheel.errors import CorruptFileError, LockedError
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.postgres import PostgresDatabase
 
-FILE_NAME, CHANGE = "refresh.lock", "change.lock"
+FILE_NAME, CHANGE, FETCH = "refresh.lock", "change.lock", "fetch.lock"
 
 
 @contextmanager
@@ -44,6 +45,15 @@ def change_lock(root: Path, database: Database | None = None) -> Iterator[None]:
         "change-encoder again, which goes on where it was (ending it at any moment is safe)"
     )
     with _lock(root, CHANGE, why, 0.0), _on_server(database, "change", why, 0.0):
+        yield
+
+
+@contextmanager
+def fetch_lock(root: Path, *, wait_s: float) -> Iterator[None]:
+    """Hold the lock of this folder alone, in which one process at a time fetches versions from an object
+    store. Raises LockedError when another process holds it for wait_s."""
+    why = f"another process is fetching a version into {root}; wait for it"
+    with _lock(root, FETCH, why, wait_s):
         yield
 
 

@@ -16,7 +16,8 @@ from rag_flywheel.index.tokenizer import VERSION as TOKENIZER
 from rag_flywheel.records import AUTO
 
 FORMAT_VERSION = 6
-_MOST_BYTES = 4_000_000
+MOST_BYTES = 4_000_000
+"""Of a manifest."""
 MOST_DIM, MOST_PASSAGES = 2**16, 2**31
 """Of one version."""
 _DAMAGE = FileNotFoundError, NotADirectoryError, ValueError  # no other error of the disk
@@ -98,7 +99,7 @@ def parse_manifest(path: Path, version: str, *, data: bytes | None = None) -> Ma
     data: the bytes of the file, when they were read already.
     """
     with version_file_errors(path, "is no usable manifest", of=_DAMAGE):
-        data = read_bytes(path, most=_MOST_BYTES) if data is None else data
+        data = read_bytes(path, most=MOST_BYTES) if data is None else data
         values = parsed_json(data, "it", dict[str, Any])
         found = values.pop("format_version", None)
         if type(found) is not int or found < 1:

@@ -91,12 +91,10 @@ def _is_version(path: Path) -> bool:
     return is_version_id(path.name) and path.is_dir() and not path.is_symlink()
 
 
-def stage(root: Path) -> Path:
-    """A new empty folder to build a version in."""
-    name = (
-        f"{time.strftime(_TIME, time.gmtime(wall_clock.now()))}-{os.getpid()}-{os.urandom(3).hex()}"
-    )
-    return disk.make_folder(root, f"{STAGING}/{name}")
+def stage(root: Path, kind: str = "") -> Path:
+    """A new empty folder to build a version in. kind: what its name begins with."""
+    made = time.strftime(_TIME, time.gmtime(wall_clock.now()))
+    return disk.make_folder(root, f"{STAGING}/{kind}{made}-{os.getpid()}-{os.urandom(3).hex()}")
 
 
 def unstage(root: Path, staged: Path) -> None:

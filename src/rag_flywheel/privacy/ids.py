@@ -1,7 +1,6 @@
 """Turns the ids of users, sessions and runs into keyed hashes before they are stored."""
 
 import hashlib
-from dataclasses import replace
 
 from rag_flywheel.capture.runs import MOST_RUNS
 from rag_flywheel.checks import (
@@ -84,4 +83,4 @@ def hashed_vote(key: bytes, vote: Vote, *, trust: float = 1.0) -> Vote:
     """The vote under its user's hash; trust: a factor for its own. Raises InputError."""
     user = hashed_id(key, "user_id", vote.user_id)
     own = vote.trust if trust == 1.0 else min(check_trust(vote.trust) * trust, MOST_TRUST)
-    return replace(vote, user_id=user, trust=own)
+    return Vote(vote.retrieval_id, vote.passage_id, vote.verdict, user, vote.reason, own, vote.run)
