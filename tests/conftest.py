@@ -50,7 +50,7 @@ def every_index_on_a_server() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sqlite3, "connect", connect_to_server(sqlite3.connect))
-        patch.setattr(Flywheel, "open", open_on_server(Flywheel.open))
+        patch.setattr(Flywheel, "open", open_on_server(Flywheel.__dict__["open"].__func__))
         yield
 
 

@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -195,10 +195,14 @@ def schema_of(folder: Path) -> str:
     return "t" + hashlib.blake2b(str(folder.absolute()).encode(), digest_size=12).hexdigest()
 
 
-def open_on_server(opened: Callable[..., Flywheel]) -> Callable[..., Flywheel]:
-    """`Flywheel.open` that makes new indexes on the server, and knows the copies of folders."""
+def open_on_server(method: Callable[..., Flywheel]) -> Any:
+    """`Flywheel.open` that makes new indexes on the server, and knows the copies of folders; of subclasses too.
 
-    def open_(path: Any, **more: Any) -> Flywheel:
+    method: the function of the class method.
+    """
+
+    def open_(cls: type[Flywheel], path: Any, **more: Any) -> Flywheel:
+        opened = partial(method, cls)
         if not isinstance(path, str | Path) or str(path).startswith("postgres"):
             return opened(path, **more)
         root = Path(path)
@@ -211,7 +215,7 @@ def open_on_server(opened: Callable[..., Flywheel]) -> Callable[..., Flywheel]:
                 return opened(url, cache=root, **more)
         return opened(path, **more)
 
-    return open_
+    return classmethod(open_)
 
 
 def _part(root: Path) -> None:

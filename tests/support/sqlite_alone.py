@@ -16,6 +16,8 @@ REASONS: Mapping[str, str] = {
     r"deploy/test_verify_hostile_files\.py": _FILE,
     r"deploy/test_copy\.py": "it names the engine of each of its indexes, both among them",
     r"test_health\.py::test_damage_is_noticed": _FILE,
+    r"test_health_command\.py::test_a_database_that_cannot": _FILE,
+    r"test_health_command\.py::test_failed_refreshes": "it numbers rows by a function of SQLite",
     r"test_pins\.py::test_damaged_rows_are_found\[at-now": _TYPES,
     r"test_flywheel_filters\.py::test_numbers_of_numpy": "it asks for types by a function of SQLite",
     r"test_version_log\.py::test_a_version_of_another_state": _FILE,
