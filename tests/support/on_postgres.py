@@ -196,7 +196,7 @@ def schema_of(folder: Path) -> str:
 
 
 def open_on_server(method: Callable[..., Flywheel]) -> Any:
-    """`Flywheel.open` that makes new indexes on the server, and knows the copies of folders; of subclasses too.
+    """`Flywheel.open` that makes new indexes on the server, and knows the copies of folders.
 
     method: the function of the class method.
     """
