@@ -207,7 +207,7 @@ def open_on_server(method: Callable[..., Flywheel]) -> Any:
             return opened(path, **more)
         root = Path(path)
         if (root / LINK).exists():
-            _part(root)
+            part(root)
             return opened(path, **more)
         is_new = not (root / FILE_NAME).exists() and not (root / "flywheel.toml").exists()
         if is_new and more.get("create", True) and not more.get("read_only"):
@@ -218,7 +218,7 @@ def open_on_server(method: Callable[..., Flywheel]) -> Any:
     return classmethod(open_)
 
 
-def _part(root: Path) -> None:
+def part(root: Path) -> None:
     """Give the copy of a folder a copy of its schema, as copying a file of SQLite does."""
     url, token = (root / LINK).read_text().splitlines()
     old = re.search(r"schema=(\w+)", url)
@@ -245,7 +245,7 @@ def _clone(conn: Any, old: str, new: str) -> None:
 
 _TABLES = (
     "(SELECT tablename AS name, 'table' AS type FROM pg_tables "
-    "WHERE schemaname = current_schema()) tables"
+    "WHERE schemaname = current_schema() AND tablename NOT IN ('alive', '_sqlite_migrations')) tables"
 )
 
 
@@ -282,6 +282,7 @@ class Direct:
             return self._conn.execute("SELECT 0")
         sql = re.sub(r"^PRAGMA table_info\((\w+)\)", _COLUMNS_OF, sql)
         named = re.sub(r"\bsqlite_master\b", _TABLES, sql)
+        named = named.replace("last_insert_rowid()", "(SELECT max(id) FROM attempts)")
         named = re.sub(r"\bunixepoch\(\)", "extract(epoch FROM now())", named)
         named = re.sub(r"\bsum\((v\.verdict = '\w+')\)", r"sum((\1)::int)", named)
         named = named.replace("max(seq, ?)", "greatest(seq, ?)")

@@ -191,7 +191,9 @@ class PostgresConnection:
         waiting, self._waiting = self._waiting, []
         if not waiting and not last:
             return
-        written = _driver().ClientCursor(self.raw).mogrify  # a pipeline of psycopg takes twice the time
+        written = (
+            _driver().ClientCursor(self.raw).mogrify
+        )  # a pipeline of psycopg takes twice the time
         self.raw.execute("; ".join([*(written(*each) for each in waiting), *last]))
 
     def forget_waiting(self) -> None:
