@@ -11,6 +11,7 @@ from filelock import FileLock
 from fakes import WordEncoder
 from folders import PASSAGES, QUERY
 from rag_flywheel import Flywheel, Passage
+from rag_flywheel.store.place import is_linked
 from sqlite_alone import why_skipped
 from thorough import register_profiles
 
@@ -57,7 +58,7 @@ def every_index_on_a_server() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sqlite3, "connect", connect_to_server(sqlite3.connect))
-        patch.setattr(Flywheel, "open", open_on_server(Flywheel.open))
+        patch.setattr(Flywheel, "open", open_on_server(Flywheel.__dict__["open"].__func__))
         yield
 
 
@@ -146,7 +147,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(sound: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(sound, tmp_path / "kb"))
+    return copied(sound, tmp_path / "kb")
 
 
 @pytest.fixture(scope="session")
@@ -165,6 +166,16 @@ def tuned_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         teach_fast(patch)
         return made_once(tmp_path_factory, "tuned", make_tuned)
+
+
+def copied(source: Path, dest: Path) -> Path:
+    """A copy of an index folder that nobody uses, with a store of its own."""
+    shutil.copytree(source, dest)
+    if is_linked(dest):
+        from on_postgres import part
+
+        part(dest)
+    return dest
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Path]) -> Path:
@@ -193,11 +204,11 @@ def teach_fast(patch: pytest.MonkeyPatch) -> None:
 def voted(voted_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A closed index with past queries that can teach its encoder."""
     teach_fast(monkeypatch)
-    return Path(shutil.copytree(voted_once, tmp_path / "kb"))
+    return copied(voted_once, tmp_path / "kb")
 
 
 @pytest.fixture
 def tuned(tuned_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A closed index whose second version is tuned."""
     teach_fast(monkeypatch)
-    return Path(shutil.copytree(tuned_once, tmp_path / "kb"))
+    return copied(tuned_once, tmp_path / "kb")

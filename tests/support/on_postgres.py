@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -125,15 +125,20 @@ def _give_back(conn: Any, schema: str) -> None:
 
 _numbers = itertools.count()
 _COLUMNS = (
-    "SELECT md5(string_agg(concat_ws(' ', c.relname, a.attname, a.atttypid, c.relkind), ',' "
+    "SELECT (SELECT md5(string_agg(concat_ws(' ', c.relname, a.attname, a.atttypid, c.relkind), ',' "
     "ORDER BY c.relname, a.attname)) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid "
-    "WHERE c.relnamespace = to_regnamespace(quote_ident(name)) AND NOT a.attisdropped"
+    "WHERE c.relnamespace = to_regnamespace(quote_ident(name)) AND NOT a.attisdropped) || (SELECT "
+    "count(*) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
+    "WHERE c.relnamespace = to_regnamespace(quote_ident(name)))"
 )
 _EMPTY = f"""
 CREATE OR REPLACE FUNCTION columns_of(name text) RETURNS text LANGUAGE sql AS $$ {_COLUMNS} $$;
 CREATE OR REPLACE FUNCTION empty_schema(name text) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE each text; BEGIN
+DECLARE each text; others bigint; BEGIN
     IF columns_of(name) IS DISTINCT FROM columns_of('as_made') THEN RETURN false; END IF;
+    EXECUTE format('SELECT count(*) FROM %I._sqlite_migrations m FULL JOIN as_made._sqlite_migrations o '
+        'USING (name) WHERE m.id IS NULL OR o.id IS NULL', name) INTO others;
+    IF others > 0 THEN RETURN false; END IF;
     SET LOCAL session_replication_role = replica;  -- no trigger refuses it
     FOR each IN SELECT tablename FROM pg_tables WHERE schemaname = name AND tablename NOT IN
         ('_sqlite_migrations', 'alive', 'clock') LOOP
@@ -190,15 +195,19 @@ def schema_of(folder: Path) -> str:
     return "t" + hashlib.blake2b(str(folder.absolute()).encode(), digest_size=12).hexdigest()
 
 
-def open_on_server(opened: Callable[..., Flywheel]) -> Callable[..., Flywheel]:
-    """`Flywheel.open` that makes new indexes on the server, and knows the copies of folders."""
+def open_on_server(method: Callable[..., Flywheel]) -> Any:
+    """`Flywheel.open` that makes new indexes on the server, and knows the copies of folders.
 
-    def open_(path: Any, **more: Any) -> Flywheel:
+    method: the function of the class method.
+    """
+
+    def open_(cls: type[Flywheel], path: Any, **more: Any) -> Flywheel:
+        opened = partial(method, cls)
         if not isinstance(path, str | Path) or str(path).startswith("postgres"):
             return opened(path, **more)
         root = Path(path)
         if (root / LINK).exists():
-            _part(root)
+            part(root)
             return opened(path, **more)
         is_new = not (root / FILE_NAME).exists() and not (root / "flywheel.toml").exists()
         if is_new and more.get("create", True) and not more.get("read_only"):
@@ -206,10 +215,10 @@ def open_on_server(opened: Callable[..., Flywheel]) -> Callable[..., Flywheel]:
                 return opened(url, cache=root, **more)
         return opened(path, **more)
 
-    return open_
+    return classmethod(open_)
 
 
-def _part(root: Path) -> None:
+def part(root: Path) -> None:
     """Give the copy of a folder a copy of its schema, as copying a file of SQLite does."""
     url, token = (root / LINK).read_text().splitlines()
     old = re.search(r"schema=(\w+)", url)
@@ -236,7 +245,7 @@ def _clone(conn: Any, old: str, new: str) -> None:
 
 _TABLES = (
     "(SELECT tablename AS name, 'table' AS type FROM pg_tables "
-    "WHERE schemaname = current_schema()) tables"
+    "WHERE schemaname = current_schema() AND tablename NOT IN ('alive', '_sqlite_migrations')) tables"
 )
 
 
@@ -273,6 +282,7 @@ class Direct:
             return self._conn.execute("SELECT 0")
         sql = re.sub(r"^PRAGMA table_info\((\w+)\)", _COLUMNS_OF, sql)
         named = re.sub(r"\bsqlite_master\b", _TABLES, sql)
+        named = named.replace("last_insert_rowid()", "(SELECT max(id) FROM attempts)")
         named = re.sub(r"\bunixepoch\(\)", "extract(epoch FROM now())", named)
         named = re.sub(r"\bsum\((v\.verdict = '\w+')\)", r"sum((\1)::int)", named)
         named = named.replace("max(seq, ?)", "greatest(seq, ?)")

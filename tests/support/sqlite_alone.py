@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 _FILE = "it looks at, damages or exchanges the file of SQLite"
 _PROCESS = "it opens the copy of a folder in another process, which shares the schema of the first"
-_OVER = "a backup is restored over an index in SQLite alone"
 _TYPES = "it puts a value of another type into a column, which PostgreSQL refuses"
 REASONS: Mapping[str, str] = {
     r"test_flywheel\.py::test_any_script_and_any_length": "its texts have NUL, which PostgreSQL refuses",
@@ -16,6 +15,10 @@ REASONS: Mapping[str, str] = {
     r"deploy/test_origin\.py": _FILE,
     r"deploy/test_verify_hostile_files\.py": _FILE,
     r"deploy/test_copy\.py": "it names the engine of each of its indexes, both among them",
+    r"test_health\.py::test_damage_is_noticed": _FILE,
+    r"test_health_command\.py::test_a_database_that_cannot": _FILE,
+    r"report/test_health\.py::test_what_makes_answers_impossible": _FILE,
+    r"report/test_health\.py::test_time_is_limited": "it stops a check of SQLite",
     r"test_pins\.py::test_damaged_rows_are_found\[at-now": _TYPES,
     r"test_flywheel_filters\.py::test_numbers_of_numpy": "it asks for types by a function of SQLite",
     r"test_version_log\.py::test_a_version_of_another_state": _FILE,
@@ -25,8 +28,6 @@ REASONS: Mapping[str, str] = {
     r"test_failures\.py::test_a_refresh_that_cannot_open": _FILE,
     r"test_failures\.py::test_a_killed_refresh": _PROCESS,
     r"test_failures\.py::test_refreshes_with_nothing_to_do": "it expects an error of sqlite3",
-    r"test_change_encoder\.py::test_a_backup_in_the_middle": _OVER,
-    r"test_busy\.py::test_nothing_of_who_left.*\[restored\]": _OVER,
     r"test_busy\.py::test_a_write_says_what_it_waited_for": "it expects the advice for SQLite",
     r"store/test_(cost_of_add|connections_closed|query_plans)\.py": _FILE,
 }
