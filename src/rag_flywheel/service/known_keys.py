@@ -19,7 +19,7 @@ _MOST = 1_000
 
 
 class KnownKeys:
-    """The keys in the records of the service; thread-safe. Those in a file are not remembered: it is there."""
+    """The keys in the records of the service; thread-safe. Those in a file are not remembered."""
 
     def __init__(self, state: Database) -> None:
         self._state = state
