@@ -18,6 +18,8 @@ import pytest
 from on_postgres import started
 from rag_flywheel import Config, Flywheel, FlywheelError, Passage
 from rag_flywheel.client import Client
+from rag_flywheel.store.service.keys import make_key
+from rag_flywheel.store.service.state import open_state
 from service_hosts import host
 
 pytestmark = pytest.mark.slow
@@ -193,3 +195,51 @@ def test_a_host_that_slept_wakes_to_what_the_others_did(own_server: Any, tmp_pat
                 assert time.monotonic() < until
                 time.sleep(0.1)
         assert made.version != before
+
+
+def test_questions_are_answered_by_a_known_key_while_the_server_is_gone(
+    own_server: Any, tmp_path: Path
+) -> None:
+    url, folder = own_server.get_uri(), tmp_path / "kb"
+    config = Config(encoder="fakes:word_encoder")
+    with Flywheel.open(f"{url}&schema=kb", cache=folder, config=config) as fw:
+        fw.add([Passage(f"p{n}", f"how to get a new password {n}") for n in range(9)])
+        fw.refresh()
+    state = f"{url}&schema=service"
+    records = open_state(state)
+    made = [make_key(records, "app", scopes)[0] for scopes in (["read", "vote"], ["vote"], ["read"])]
+    records.close()
+    both, voting, unused = ({"x-api-key": key} for key in made)
+    ask = {"query": "a new password", "k": 3}
+    with host(folder, state, "one") as one, httpx.Client(base_url=one.url, timeout=20) as client:
+        shown = client.post("/v1/retrieve", json=ask, headers=both).json()
+        vote_ = {
+            "retrieval_id": shown["id"],
+            "passage_id": shown["hits"][2]["passage_id"],
+            "verdict": "helpful",
+        }
+        for key in (both, voting):
+            assert client.post("/v1/feedback", json=vote_, headers=key).status_code == 200
+        before = client.post("/v1/retrieve", json=ask, headers=both).json()
+        stop_server(own_server)
+        alone = client.post("/v1/retrieve", json=ask, headers=both)
+        assert alone.status_code == 200
+        ids = [hit["passage_id"] for hit in alone.json()["hits"]]
+        assert ids == [hit["passage_id"] for hit in before["hits"]]
+        for path, body, key, status in (
+            ("/v1/feedback", vote_, both, 503),  # it may only read now
+            ("/v1/feedback", vote_, voting, 503),
+            ("/v1/retrieve", ask, voting, 403),
+            ("/v1/retrieve", ask, unused, 503),  # which this host has not seen
+            ("/v1/retrieve", ask, {"x-api-key": "fw_any"}, 503),
+        ):
+            assert client.post(path, json=body, headers=key).status_code == status, (path, key)
+        own_server.ensure_postgres_running()
+        until = time.monotonic() + 30
+        while client.post("/v1/feedback", json=vote_, headers=both).status_code != 200:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        late = {**vote_, "retrieval_id": alone.json()["id"]}  # recorded when the server was back
+        while (voted := client.post("/v1/feedback", json=late, headers=both)).status_code != 200:
+            assert time.monotonic() < until, voted.text
+            time.sleep(0.1)

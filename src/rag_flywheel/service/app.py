@@ -26,6 +26,7 @@ from rag_flywheel.service.dashboard import passages as passage_pages
 from rag_flywheel.service.dashboard.pages import FILES, Files
 from rag_flywheel.service.guards import BrowserOrigins, Guards
 from rag_flywheel.service.indexes import Indexes
+from rag_flywheel.service.known_keys import KnownKeys
 from rag_flywheel.service.observe import Observe
 from rag_flywheel.service.observed import Observed
 from rag_flywheel.service.rates import Rates
@@ -100,7 +101,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 clock = partial(now, state)
                 tokens = Tokens(secret(state, SECRET), settings.token_s, clock)
                 app.state.ready_limiter = CapacityLimiter(2)
-                app.state.service = Service(settings, indexes, state, rates, tokens)
+                keys = KnownKeys(state)
+                app.state.service = Service(settings, indexes, state, rates, tokens, keys)
                 app.state.watch = watch = Watch(indexes, settings, state)
                 watch.start()
                 try:

@@ -10,14 +10,16 @@ from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
+from rag_flywheel.errors import UnreachableError
 from rag_flywheel.service.guards import is_for_browsers
 from rag_flywheel.service.indexes import Indexes
+from rag_flywheel.service.known_keys import KnownKeys
 from rag_flywheel.service.problems import Refused
 from rag_flywheel.service.rates import Rates
 from rag_flywheel.service.settings import Settings
 from rag_flywheel.service.tokens import Tokens
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.service.keys import SCOPES, Key, Scope, any_key, find_key
+from rag_flywheel.store.service.keys import SCOPES, Key, Scope, any_key
 from rag_flywheel.store.service.requests import Seen
 from rag_flywheel.store.tenants import Tenant
 
@@ -37,6 +39,7 @@ class Service:
     state: Database
     rates: Rates
     tokens: Tokens
+    keys: KnownKeys
 
 
 class TenantArguments(TypedDict):
@@ -131,7 +134,7 @@ def key_in(request: Request) -> Key:
     found: Key | None = getattr(request.state, "key", None)
     if found is None:
         service = service_of(request)
-        found = _key_given(service, _given(request))
+        found, request.state.records_gone = _key_given(service, _given(request))
         if not found.public and found is not ANYBODY and _in_address(request):
             raise _unauthorized(
                 "found a secret key in the address, where logs keep it; send it as a header, "
@@ -161,18 +164,19 @@ def _in_address(request: Request) -> list[str]:
     return request.query_params.getlist("key") if asked else []
 
 
-def _key_given(service: Service, given: Sequence[str]) -> Key:
-    """The key with these texts, which must be one. Raises Refused with 401 without one that is known."""
+def _key_given(service: Service, given: Sequence[str]) -> tuple[Key, UnreachableError | None]:
+    """The key with these texts, which must be one, and why it may only read, if so. Raises Refused with 401
+    without one that is known."""
     if not given:
         if is_open(service):
-            return ANYBODY
+            return ANYBODY, None
         raise _unauthorized("found no key; send one as Authorization: Bearer KEY or X-API-Key: KEY")
     if len(set(given)) > 1:
         raise _unauthorized("found two different keys in one request; send one")
-    key = find_key(service.state, given[0])
+    key, gone = service.keys.find(given[0])
     if key is None:
         raise _unauthorized("this key is unknown or revoked")
-    return key
+    return key, gone
 
 
 def _counted_as(key: Key, request: Request) -> str:
@@ -228,7 +232,7 @@ class Needs:
         return self.allowed(request, key_in(request))
 
     def allowed(self, request: Request, key: Key) -> Call:
-        """The call of this key. Raises Refused, UnknownIdError."""
+        """The call of this key. Raises Refused, UnknownIdError; UnreachableError where it may only read."""
         if key.public:
             raise Refused(
                 403,
@@ -237,6 +241,9 @@ class Needs:
             )
         if self.scope not in key.scopes:
             raise Refused(403, "Forbidden", f"this key lacks the scope {self.scope}")
+        gone: UnreachableError | None = getattr(request.state, "records_gone", None)
+        if gone is not None and self.scope != "read":
+            raise gone
         if self.whole_index and key.tenant is not None:
             raise Refused(
                 403, "Forbidden", "this concerns all tenants, and the key is bound to one"
