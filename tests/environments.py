@@ -32,8 +32,9 @@ LOWEST_PYTHON = "3.11"
 INTEGRATIONS, POSTGRES, ENGINES, OBJECTS = "integrations", "postgres", "engines", "objects"
 OWN_PYTHON = "3.11"  # of these
 ON_POSTGRES = (
-    "capture", "cli", "client", "curate", "deploy", "evaluate", "export", "privacy", "refresh", "report", "serve",
-    "service", "store", "test_crafted_text.py", "test_interleavings.py", "test_relevance.py", "test_tenants.py",
+    "capture", "cli", "client", "curate", "deploy", "evaluate", "export", "privacy", "refresh",
+    "report", "serve", "service", "store", "test_crafted_text.py", "test_interleavings.py",
+    "test_relevance.py", "test_tenants.py",
 )  # fmt: skip
 """What is run with every index on PostgreSQL, beside tests/test_flywheel*.py."""
 FRAMEWORKS = (
