@@ -67,7 +67,7 @@ test-postgres: ENVIRONMENTS = postgres
 test-postgres: test-environments  ## fast tests with every index on a PostgreSQL server, which they start
 
 test-engines: ENVIRONMENTS = engines
-test-engines: test-environments  ## tests of passages that are found in Milvus or PostgreSQL, with servers installed
+test-engines: test-environments  ## tests with passages found in Milvus or PostgreSQL, which they start
 
 test-objects: ENVIRONMENTS = objects
 test-objects: test-environments  ## tests of versions in an object store, with a server of S3

@@ -31,12 +31,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where every index is on a server, the tests of SQLite itself are skipped."""
-    if os.environ.get("RAG_FLYWHEEL_TEST_STORE") != "postgresql":
-        return
+    """Where every index is on a server, the tests of SQLite itself are skipped, and so are those of
+    passages in memory where they are in a database of vectors."""
+    alone = []
+    if os.environ.get("RAG_FLYWHEEL_TEST_STORE") == "postgresql":
+        alone.append(why_skipped)
+    if os.environ.get("RAG_FLYWHEEL_TEST_ENGINE"):
+        import on_engine
+
+        alone.append(on_engine.why_skipped)
     for item in items:
-        if (why := why_skipped(item.nodeid)) is not None:
-            item.add_marker(pytest.mark.skip(reason=why))
+        for why_not in alone:
+            if (why := why_not(item.nodeid)) is not None:
+                item.add_marker(pytest.mark.skip(reason=why))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -79,6 +86,18 @@ def own_server() -> Iterator[Any]:
     finally:
         server.cleanup()
         shutil.rmtree(data, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_index_in_an_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where RAG_FLYWHEEL_TEST_ENGINE names one."""
+    if not os.environ.get("RAG_FLYWHEEL_TEST_ENGINE"):
+        yield
+        return
+    from on_engine import every_index_there
+
+    with every_index_there(tmp_path_factory.mktemp("engine")):
+        yield
 
 
 @pytest.fixture

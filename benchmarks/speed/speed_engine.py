@@ -1,4 +1,5 @@
-"""Passages found in memory and in PostgreSQL: time of a retrieval, and memory of the process that answers.
+"""Passages found in memory and in PostgreSQL: time of a retrieval, without and under filters, and memory of
+the process that answers.
 
     python benchmarks/speed/speed_engine.py --out benchmarks/results/speed_engine.json
 
@@ -16,6 +17,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,8 @@ from speed_data import Stored, read_data
 from speed_times import percentiles, timed
 
 N_QUERIES, ROUNDS = 60, 3
+PASS = (1, 100, 500, 900)
+"""How many of a thousand passages pass a filter."""
 
 
 @contextmanager
@@ -49,7 +54,7 @@ def built(folder: Path, name: str, n: int, engine: str | None) -> float:
     (folder.parent / "queries.json").write_text(json.dumps(queries), encoding="utf-8")
     config = Config(encoder="", engine=engine, n_lookups=0)
     with Flywheel.open(folder, encoder=data.encoder, config=config) as fw:
-        fw.add(data.passages)
+        fw.add(replace(p, metadata={"of": i % 1_000}) for i, p in enumerate(data.passages))
         began = time.perf_counter()
         fw.refresh()
         return time.perf_counter() - began
@@ -76,8 +81,20 @@ def answered(folder: Path) -> dict[str, Any]:
             return fw.retrieve(queries[i], record=False)
 
         times = percentiles([timed(ask, len(queries)) for _ in range(ROUNDS)])
+        filters = {}
+        for n in PASS:
+            where: dict[str, Any] = {"of": {"lt": n}}
+
+            def under(i: int, where: dict[str, Any] = where) -> object:
+                return fw.retrieve(queries[i], where=where, record=False)
+
+            found: list[Any] = [under(i) for i in range(len(queries))]
+            filters[f"{n} of 1000"] = {
+                **percentiles([timed(under, len(queries)) for _ in range(ROUNDS)]),
+                "hits": [[h.passage_id for h in answer.hits] for answer in found],
+            }
     memory = {"loaded_mb": round(loaded, 1), "after_queries_mb": round(used, 1)}
-    return {**memory, "retrieve": times, "hits": hits}
+    return {**memory, "retrieve": times, "hits": hits, "filters": filters}
 
 
 def resident_mb() -> float:
@@ -98,11 +115,12 @@ def measured(name: str, n: int) -> dict[str, Any]:
             command = [sys.executable, __file__, "--answer", str(folder)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=os.environ)
             found = json.loads(done.stdout)
-            hits[kind] = found.pop("hits")
+            hits[kind] = [found.pop("hits"), *(f.pop("hits") for f in found["filters"].values())]
             result[kind] = {"refresh_s": round(seconds, 2), **found}
-    first, second = hits.values()
-    result["queries_with_the_same_hits"] = sum(a == b for a, b in zip(first, second, strict=True))
-    result["queries"] = len(first)
+    same = [sum(map(eq, *pair)) for pair in zip(*hits.values(), strict=True)]
+    result["queries"], result["queries_with_the_same_hits"] = N_QUERIES, same[0]
+    names = result["in_memory"]["filters"]
+    result["same_under_filters"] = dict(zip(names, same[1:], strict=True))
     return result
 
 

@@ -130,6 +130,17 @@ def read_config(path: Path) -> Config:
     """
     try:
         text = read_bytes(path, most=_MOST_BYTES, follow=True).decode("utf-8")
+    except ValueError as error:
+        raise ConfigError(
+            f"{path} is not valid TOML ({error}); mend the line, or restore the file"
+        ) from error
+    return config_of(text, path)
+
+
+def config_of(text: str, path: object) -> Config:
+    """The Config that a TOML text says, which was read at `path`, a file or words for errors. Raises as
+    `read_config` does."""
+    try:
         values: dict[str, Any] = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(

@@ -40,11 +40,15 @@ from rag_flywheel.curate.review import Review
 from rag_flywheel.curate.source import Source
 from rag_flywheel.curate.weights import WEIGHTS
 from rag_flywheel.deploy import rollback
+from rag_flywheel.deploy.attach import address_for, attach
 from rag_flywheel.deploy.backup import back_up
 from rag_flywheel.deploy.current import reconcile
 from rag_flywheel.deploy.folder import is_new, open_folder, require_index
+from rag_flywheel.deploy.follow import catch_up, join
 from rag_flywheel.deploy.loaded import SharedIndexes, published_of
 from rag_flywheel.deploy.repair import repair
+from rag_flywheel.deploy.shared import bring
+from rag_flywheel.deploy.shared_settings import checked, joined
 from rag_flywheel.deploy.verify import problems
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.cluster import Cluster
@@ -130,7 +134,7 @@ from rag_flywheel.store.filters import plain_filter
 from rag_flywheel.store.lineages import Rule
 from rag_flywheel.store.metadata_columns import metadata_keys
 from rag_flywheel.store.passages import Tenancy, encoded_text
-from rag_flywheel.store.place import check_server, open_database, open_store
+from rag_flywheel.store.place import is_linked, open_database, open_store, settings_there
 from rag_flywheel.store.postgres import Address, is_url
 from rag_flywheel.store.questions import query_hash, question_key
 from rag_flywheel.store.tenants import Tenant, Tenants, within
@@ -162,21 +166,34 @@ def restore(source: str | Path, path: str | Path) -> RestoreReport:
     return deploy.restore(source, path, user_hash=privacy.hashed)
 
 
-def copy(source: str | Path, dest: str | Path, *, cache: str | Path | None = None) -> CopyReport:
+def copy(
+    source: str | Path,
+    dest: str | Path,
+    *,
+    cache: str | Path | None = None,
+    objects: str | None = None,
+) -> CopyReport:
     """Copy the index in the folder `source`, which may be in use, with all that it learned.
 
     dest: a new or empty folder, or the URL of a PostgreSQL database, as `Flywheel.open` takes it.
     cache: the new or empty folder that an index on PostgreSQL has its settings and versions in.
+    objects: the place in an object store that hosts share its versions in, as `Flywheel.open` takes it.
     Raises InputError, NotAFlywheelError, CorruptFileError, StorageError; nothing is left of a copy that
     failed, but empty tables.
     """
     from rag_flywheel.deploy.copy import copy_index  # with sqlite-utils, which takes 50 ms to load
 
     root, address = _place(dest, cache)
+    if objects is not None:
+        objects = address_for(root, address, objects)
     require_index(Path(source))
-    database = open_database(Path(source), read_only=True)
+    database = open_database(Path(source), read_only=not is_linked(Path(source)))
     try:
-        return copy_index(Path(source), database, root, address, user_hash=privacy.hashed)
+        with disk_errors(Path(source)):
+            catch_up(Path(source), database)
+        return copy_index(
+            Path(source), database, root, address, user_hash=privacy.hashed, objects=objects
+        )
     finally:
         database.close()
 
@@ -233,6 +250,7 @@ class Flywheel:
         mask: MaskFunction | None = None,
         read_only: bool = False,
         cache: str | Path | None = None,
+        objects: str | None = None,
         dask: str | None = None,
     ) -> "Flywheel":
         """Open the index folder at `path`; it is created on first use.
@@ -241,6 +259,9 @@ class Flywheel:
             whose schema (without it "flywheel") then holds what cannot be rebuilt, in the place of SQLite.
         cache: the folder of the settings and versions of an index on PostgreSQL. It knows its database from
             then on, and can be opened by its path alone.
+        objects: the place in an object store, "s3://BUCKET/PREFIX", gs://, az:// or file:///FOLDER, that the
+            versions of an index on PostgreSQL are shared in, so that many hosts serve it, each from a folder
+            of its own. The database knows it from then on. Credentials are in the environment.
         encoder: an object with the Encoder protocol, or "sentence-transformers:NAME_OR_PATH" or
             "module:factory"; None: the one in the folder's settings. Models load when first needed, and
             one that is named for a new folder at once, before the folder is made.
@@ -260,27 +281,38 @@ class Flywheel:
         Raises NotAFlywheelError, NewerFormatError, ConfigError, StorageError, EncoderNotFoundError.
         """
         root, address = _place(path, cache)
+        if objects is not None:
+            objects = address_for(root, address, objects)
         cluster = None if dask is None else Cluster(dask)
         name = encoder if isinstance(encoder, str) else ""
         new = Config() if encoder is None else Config(encoder=name)
         chosen = name if encoder is not None or config is None else config.encoder
         create = create and not read_only
+        if address is not None:  # first, so that a server that is not there leaves no folder behind
+            theirs = settings_there(root, address)
+            if theirs is not None and is_new(root):
+                new = joined(theirs, config, name)
+                chosen = new.encoder if encoder is None else name
         if create and chosen and chosen != Config().encoder and is_new(root):
             encoder = make_named(
                 chosen, cluster
             )  # first, so that a mistyped name leaves no folder behind
-        if address is not None:
-            check_server(root, address)  # so that one that is not there leaves none either
         found = open_folder(root, config=config, new=new, create=create)
-        if mask is None and found.mask is not None:
-            mask = mask_by_name(found.mask)
-        database = open_store(root, privacy.hashed, read_only=read_only, address=address)
+        database = open_store(
+            root, privacy.hashed, read_only=read_only, address=address, own=objects is None
+        )
         try:
             with database.reading() as conn:
                 user_key = users.user_key(conn)
-            if not read_only:
-                with disk_errors(root):
+            with disk_errors(root):
+                if objects is not None:
+                    attach(root, database, objects, found)
+                if not read_only:
                     reconcile(root, database, wait_s=0.0)
+                    join(root, database)
+                found = checked(root, database, found)
+            if mask is None and found.mask is not None:
+                mask = mask_by_name(found.mask)
             given = encoder if encoder is not None else found.encoder
             slot = EncoderSlot(database, given, by_settings=encoder is None, cluster=cluster)
             return cls(root, found, database, slot, user_key, trust, mask)
@@ -1408,6 +1440,7 @@ class Flywheel:
         Raises UnknownIdError, CorruptFileError.
         """
         with self._files():
+            bring(self._root, self._database, version)
             return story(self._root, version)
 
     def refreshes(self, n: int = 50) -> list[PastRefresh]:
@@ -1438,6 +1471,8 @@ class Flywheel:
             check_text(name, version, MOST_ID_CHARS)
         n, k = check_whole("n", n), check_k(k)
         with self._files():
+            for version in (before, after):
+                bring(self._root, self._database, version)
             return compare(
                 self._root,
                 self._database,
@@ -1568,7 +1603,8 @@ class Flywheel:
         Raises InputError, LockedError while another backup is written there, CorruptFileError,
         StorageError.
         """
-        self._database.require_open()
+        with self._files():
+            catch_up(self._root, self._database)
         return back_up(self._root, self._database, dest)
 
     def verify(self) -> list[str]:

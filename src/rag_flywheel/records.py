@@ -821,6 +821,9 @@ class Status:
     n_questions_waiting: questions with votes that the next refresh will embed; until then these votes act
         where the same words are asked.
     engine: the database of vectors that passages are found in; None: the memory of each process.
+    objects: the place in an object store that hosts share versions in; None: one folder has them. Then
+        live_version is what is live for all of them, and behind_since says since when that is another one
+        than `version`, or in another way, UTC; None: it is not.
     """
 
     path: str
@@ -845,6 +848,9 @@ class Status:
     encoder_change: str | None = None
     n_questions_waiting: int = 0
     engine: str | None = None
+    objects: str | None = None
+    live_version: str | None = None
+    behind_since: str | None = None
 
 
 @dataclass(frozen=True)

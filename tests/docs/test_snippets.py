@@ -59,10 +59,14 @@ NOT_RUN = {
     ("docs/how-to/import-feedback.md", "pip install"),
     ("docs/how-to/mcp.md", "pip install"),
     ("docs/how-to/milvus.md", "pip install"),
+    ("docs/how-to/many-hosts.md", "rag-flywheel keys add"),
+    ("docs/how-to/many-hosts.md", "export RAG_FLYWHEEL_SERVICE_STATE"),
+    ("docs/how-to/many-hosts.md", "rag-flywheel add docs --index indexes/kb --dask"),
     ("docs/how-to/mcp.md", "rag-flywheel mcp"),
     ("docs/how-to/mcp.md", "rag-flywheel keys add"),
     ("docs/how-to/monitoring.md", "rag-flywheel keys add"),
     ("docs/how-to/postgresql.md", "pip install"),
+    ("docs/how-to/versions-in-an-object-store.md", "pip install"),
     ("docs/how-to/run-it.md", "pip install"),
     ("docs/how-to/run-it.md", "rag-flywheel keys add"),
     ("docs/how-to/run-it.md", "sudo useradd"),
@@ -88,10 +92,13 @@ ELSEWHERE = {
     "docs/how-to/mcp.md",
     "docs/how-to/milvus.md",
     "docs/how-to/postgresql.md",
+    "docs/how-to/many-hosts.md",
+    "docs/how-to/versions-in-an-object-store.md",
 }
 """Pages whose programs are run elsewhere: tests/slow/test_service_docs.py runs those of the first against a
 service, tests/integrations/test_pages.py those that need a framework, tests/engines/test_page.py that of
-Milvus, and tests/docs/test_postgresql_page.py those of PostgreSQL."""
+Milvus, and tests/docs/test_postgresql_page.py and tests/docs/test_many_hosts_page.py those of PostgreSQL and
+of object stores."""
 READ = {"json", "html"}
 """What is only read, not run."""
 KINDS = {"python", "console", "sh", "text", "toml", "ini", "javascript", "bash"} | READ

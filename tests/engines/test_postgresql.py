@@ -8,7 +8,7 @@ import pytest
 
 from fakes import WordEncoder
 from on_postgres import started
-from rag_flywheel import Config, ConfigError, EngineError, Flywheel, Passage
+from rag_flywheel import Config, ConfigError, EngineError, Flywheel, Passage, restore
 from rag_flywheel.index.remote import InDatabase
 
 psycopg = pytest.importorskip("psycopg", reason="needs the extra pgvector: make test-engines")
@@ -73,6 +73,27 @@ def test_tables_are_those_of_versions_and_a_view_of_the_live_one(
         fw.release()
         assert fw.refresh().outcome == "promoted"
         assert len(fw.retrieve("more plums 3").hits) == 4
+
+
+def test_a_restored_index_wants_a_refresh_where_its_tables_are_gone(
+    tmp_path: Path, own: Postgres
+) -> None:
+    folder = tmp_path / "kb"
+    with opened(folder, f"pgvector:{own.url}#kb", keep_versions=2) as fw:
+        fw.add(PASSAGES)
+        fw.refresh()
+        before = [hit.passage_id for hit in fw.retrieve("number7", record=False).hits]
+        fw.backup(tmp_path / "saved")
+        for n in range(3):  # until the version of the backup is deleted
+            fw.add([Passage(f"more{n}", f"more plums {n}")])
+            fw.refresh()
+    restore(tmp_path / "saved", folder)
+    with Flywheel.open(folder, encoder=WordEncoder()) as fw:
+        with pytest.raises(EngineError, match="run `rag-flywheel refresh`"):
+            fw.retrieve("number7")
+        assert fw.refresh().outcome == "promoted"
+        assert [h.passage_id for h in fw.retrieve("number7", record=False).hits] == before
+        assert fw.verify() == []
 
 
 def test_nothing_thin_is_answered_while_it_is_stopped(tmp_path: Path, own: Postgres) -> None:

@@ -27,8 +27,8 @@ from rag_flywheel.cli.app import main
 from rag_flywheel.integrations.mcp import Caller, knowledge_server
 from rag_flywheel.integrations.mcp_http import check_address, http_app
 from rag_flywheel.integrations.tools import VoteBudget
-from rag_flywheel.store.service.file import open_file
 from rag_flywheel.store.service.keys import make_key, revoke_key
+from rag_flywheel.store.service.state import open_state
 from served import environment
 
 QUERY = "new password of the account"
@@ -498,7 +498,7 @@ KEYED = {"host": "127.0.0.1:8000", "accept": "application/json, text/event-strea
 @pytest.fixture
 def guarded(folder: Path) -> Iterator[Any]:
     """(the server as an application on loopback, the file of its keys, the index)."""
-    keys = open_file(folder.parent / "service.db")
+    keys = open_state(folder.parent / "service.db")
     with Flywheel.open(folder) as fw:
         app: Any = http_app(knowledge_server(fw), "127.0.0.1", keys, "kb")
         with TestClient(app, base_url="http://127.0.0.1:8000") as http:
@@ -509,6 +509,17 @@ def guarded(folder: Path) -> Iterator[Any]:
 def post(http: TestClient, key: str = "", message: Any = None, **headers: str) -> Any:
     given = {**KEYED, **({"authorization": f"Bearer {key}"} if key else {}), **headers}
     return http.post("/mcp", json=message or HELLO, headers=given)
+
+
+def test_keys_that_cannot_be_read_are_a_refusal_that_says_so(guarded: Any, folder: Path) -> None:
+    http, keys, _ = guarded
+    assert post(http).status_code == 200
+    keys.close_connections()
+    (folder.parent / "service.db").unlink()
+    for key in ("", "fw_any"):
+        answer = post(http, key)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert "service.db is missing" in answer.json()["error"]
 
 
 def test_another_hosts_name_and_another_sites_page_are_refused(guarded: Any) -> None:
@@ -556,7 +567,7 @@ def test_with_a_key_only_who_has_one_may_ask(guarded: Any) -> None:
 def test_a_key_is_bound_to_its_tenant(tmp_path: Path) -> None:
     passages = [Passage(org, RESET, metadata={"org": org}) for org in ("a", "b")]
     folder = made(tmp_path / "kb", passages, tenant_key="org")
-    keys = open_file(tmp_path / "service.db")
+    keys = open_state(tmp_path / "service.db")
     ours, theirs = (make_key(keys, org, ["read", "vote"], tenant=org)[0] for org in ("a", "b"))
     free, _ = make_key(keys, "free", ["read"])
     search = call("search_knowledge", query="password")
@@ -578,7 +589,7 @@ def test_a_key_is_bound_to_its_tenant(tmp_path: Path) -> None:
 
 
 def test_elsewhere_than_on_loopback_a_key_is_needed(folder: Path) -> None:
-    keys = open_file(folder.parent / "service.db")
+    keys = open_state(folder.parent / "service.db")
     with pytest.raises(ConfigError, match="there is no key"):
         check_address("192.0.2.1", keys)
     with pytest.raises(ConfigError, match="no keys of its own"):

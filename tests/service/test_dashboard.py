@@ -21,8 +21,8 @@ from rag_flywheel.service.app import create_app
 from rag_flywheel.service.dashboard.overview import told
 from rag_flywheel.service.dashboard.pages import Sees
 from rag_flywheel.service.settings import Settings
-from rag_flywheel.store.service.file import open_file
 from rag_flywheel.store.service.keys import SCOPES, make_key, revoke_key
+from shared_state import open_records, state_of
 
 BASE = "http://127.0.0.1:8000"
 
@@ -51,7 +51,8 @@ def indexes(made: Path, tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def client(indexes: dict[str, Path]) -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(indexes=indexes)), base_url=BASE) as opened:
+    state = state_of(next(iter(indexes.values())))
+    with TestClient(create_app(Settings(indexes=indexes, state=state)), base_url=BASE) as opened:
         yield opened
 
 
@@ -61,7 +62,7 @@ def key(
     tenant: str | None = None,
     only: list[str] | None = None,
 ) -> str:
-    database = open_file(Settings(indexes=indexes).state_file)
+    database = open_records(next(iter(indexes.values())))
     try:
         return make_key(database, "tester", scopes, tenant=tenant, indexes=only)[0]
     finally:
@@ -357,7 +358,7 @@ def test_the_cookie_is_for_this_site_alone_and_cannot_be_made(
 def test_a_revoked_key_and_a_public_one_show_nothing(
     client: TestClient, indexes: dict[str, Path]
 ) -> None:
-    database = open_file(Settings(indexes=indexes).state_file)
+    database = open_records(next(iter(indexes.values())))
     try:
         text, made = make_key(database, "a", ["read"])
         public, _ = make_key(database, "b", ["vote"], public=True)

@@ -14,9 +14,9 @@ from starlette.testclient import TestClient
 from rag_flywheel import LockedError
 from rag_flywheel.service.jobs import is_job
 from rag_flywheel.store.service import jobs
-from rag_flywheel.store.service.file import open_file
 from served import environment
 from service_client import client_of, make_index
+from shared_state import open_records
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_forgetting_is_a_job_and_its_user_is_in_no_file(client: TestClient, tmp_
 
 
 def test_a_second_job_waits_for_its_turn(tmp_path: Path) -> None:
-    database = open_file(tmp_path / "service.db")
+    database = open_records(tmp_path / "kb")
     one = jobs.add(database, "kb", "refresh", lambda *_: True)
     with pytest.raises(LockedError, match=f"job {one} is under way"):
         jobs.add(database, "kb", "refresh", lambda *_: True)
@@ -83,7 +83,7 @@ def test_a_second_job_waits_for_its_turn(tmp_path: Path) -> None:
 
 
 def test_a_job_whose_process_died_has_failed_and_stands_in_nobodys_way(tmp_path: Path) -> None:
-    database = open_file(tmp_path / "service.db")
+    database = open_records(tmp_path / "kb")
     one = jobs.add(database, "kb", "refresh", lambda *_: False)
     jobs.set_process(database, one, 4_000_000)
     jobs.add(database, "kb", "refresh", lambda *_: False)
@@ -109,7 +109,7 @@ def test_a_cancelled_job_leaves_the_index_as_it_was(client: TestClient) -> None:
 
 def test_a_killed_job_is_told(client: TestClient, tmp_path: Path) -> None:
     job = client.post("/v1/refresh", json={}).json()["id"]
-    database = open_file(tmp_path / "service.db")
+    database = open_records(tmp_path / "kb")
     pid = jobs.process_of(database, job)
     database.close()
     assert pid is not None

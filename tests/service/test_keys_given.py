@@ -10,6 +10,7 @@ import pytest
 
 import access
 from access import Served
+from shared_state import state_options
 
 PATH = "/v1/metadata-keys"
 
@@ -106,6 +107,7 @@ def test_what_another_process_does_with_keys_holds_from_the_next_request_on(
 
     def run(*words: str) -> str:
         command = [sys.executable, "-m", "rag_flywheel", "keys", *words, "--index", str(folder)]
+        command += state_options(folder)
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     body = {"query": "password", "record": False}

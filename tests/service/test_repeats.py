@@ -153,7 +153,8 @@ def test_what_must_not_be_done_twice_says_that_its_outcome_is_not_known(
 ) -> None:
     assert send(service, path, {}).json()["title"] != "OutcomeUnknown"
     digest = hashlib.sha256(f"POST /v1/{path}?\n{{}}".encode()).digest()
-    assert isinstance(requests.begin(service.state, "", "2", digest), requests.Begun)
+    attempt = requests.Attempt("", "2", "first")
+    assert isinstance(requests.begin(service.state, attempt, digest, {}), requests.Begun)
     with service.state.transaction() as conn:
         conn.execute("UPDATE requests SET at = at - 1000")
     answer = send(service, path, {}, "2")
@@ -167,6 +168,8 @@ def test_two_processes_at_once_vote_once(tmp_path: Path) -> None:
         bodies = [
             {"retrieval_id": ask(one), "user_id": "ann", **ONCE["feedback"]} for _ in range(20)
         ]
+        for each in (one, two):  # a first request makes schemas, which two threads must not at once
+            assert send(each, "feedback", {}, "first").status_code == 422
         found: list[Any] = []
 
         def vote(service: Served) -> None:

@@ -16,8 +16,8 @@ from rag_flywheel.service import metrics
 from rag_flywheel.service.app import create_app
 from rag_flywheel.service.logs import ACCESS, JsonLines
 from rag_flywheel.service.settings import Settings
-from rag_flywheel.store.service.file import open_file
 from rag_flywheel.store.service.keys import make_key
+from shared_state import open_records, state_of
 
 URL = "http://127.0.0.1:8000"
 SECRETS = ("why is the sky", "user-ann", "p-blue", "acme-tenant")
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def settings(folder: Path, **more: Any) -> Settings:
-    return Settings(indexes={"kb": folder}, numbers_s=0.2, **more)
+    return Settings(indexes={"kb": folder}, state=state_of(folder), numbers_s=0.2, **more)
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def test_metrics_want_a_key_for_every_index_as_a_whole(folder: Path) -> None:
         assert (
             client.get("/metrics").status_code == 200
         )  # no key was made, and only this machine asks
-        state = open_file(Settings(indexes={"kb": folder}).state_file)
+        state = open_records(folder)
         keys = {
             "read": make_key(state, "prometheus", ["read"])[0],
             "vote": make_key(state, "app", ["vote"])[0],
@@ -360,7 +360,7 @@ def test_each_request_is_a_line_without_words_of_people(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, ACCESS)
-    state = open_file(Settings(indexes={"kb": folder}).state_file)
+    state = open_records(folder)
     text, key = make_key(state, "app", ["read", "vote"])
     state.close()
     with TestClient(create_app(settings(folder)), base_url=URL) as client:
@@ -396,7 +396,7 @@ def test_each_request_is_a_line_without_words_of_people(
 
 
 def test_coverage_is_a_route_for_reviewers(folder: Path) -> None:
-    state = open_file(Settings(indexes={"kb": folder}).state_file)
+    state = open_records(folder)
     reader = make_key(state, "app", ["read", "vote"])[0]
     reviewer = make_key(state, "desk", ["review"], tenant="acme-tenant")[0]
     state.close()

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rag_flywheel import Flywheel, Passage
-from rag_flywheel.store.service.file import open_file
 from rag_flywheel.store.service.keys import SCOPES, make_key
+from rag_flywheel.store.service.state import open_state
 from served import environment, served
 
 N_EXAMPLES = int(os.environ.get("RAG_FLYWHEEL_REQUESTS", "60"))
@@ -54,7 +54,7 @@ def test_no_made_up_request_gets_an_answer_that_is_not_described(
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "support"))
     make(tmp_path / "kb")
-    database = open_file(tmp_path / "service.db")
+    database = open_state(tmp_path / "service.db")
     text, _ = make_key(database, "all", SCOPES)
     database.close()
     with served(tmp_path / "kb") as service:

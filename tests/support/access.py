@@ -13,8 +13,8 @@ from rag_flywheel import Config, Flywheel, Passage
 from rag_flywheel.service.app import create_app
 from rag_flywheel.service.settings import Settings
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.service.file import open_file
 from rag_flywheel.store.service.keys import SCOPES, make_key, revoke_key
+from shared_state import state_of
 
 SECRET = "zebrafish"  # in everything that belongs to tenant a, and in nothing that a test asks for
 QUERY = "reset the password"
@@ -107,9 +107,11 @@ class Served:
 @contextmanager
 def serve(folders: Mapping[str, Path], **settings: Any) -> Iterator[Served]:
     """Serve indexes on loopback within the block."""
+    first = next(iter(folders.values()))
+    settings = {"state": state_of(first), **settings}
     app = create_app(Settings(indexes=dict(folders), **settings))
     with TestClient(app, base_url=ADDRESS) as client:
-        yield Served(app, client, next(iter(folders.values())).parent, app.state.service.state)
+        yield Served(app, client, first.parent, app.state.service.state)
 
 
 def add_every_key(served: Served) -> None:
@@ -123,8 +125,3 @@ def add_every_key(served: Served) -> None:
     served.add_key("public", "vote", public=True)
     served.revoke("revoked")
     served.keys["wrong"] = f"{served.keys['all'][:-1]}_"
-
-
-def own(path: Path) -> Database:
-    """The service's file, opened by another connection."""
-    return open_file(path)

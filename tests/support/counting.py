@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from rag_flywheel.store.service.counts import Counts
+from rag_flywheel.store.service.counts import FileCounts
 
 if __name__ == "__main__":
-    counts = Counts(Path(sys.argv[1]))
+    counts = FileCounts(Path(sys.argv[1]))
     print(max(counts.add("one key", 1, 60)[0] for _ in range(int(sys.argv[2]))))
     counts.close()

@@ -13,13 +13,20 @@ from starlette.testclient import TestClient
 from rag_flywheel.client import AsyncClient, Client
 from rag_flywheel.service.app import create_app
 from rag_flywheel.service.settings import Settings
+from shared_state import state_of
 
 URL = "http://127.0.0.1:8000"
 
 
 def application(folder: Path, **settings: Any) -> FastAPI:
     """The service of one index, `kb`, without any variable of the environment."""
-    settings = {"warm": False, "numbers_s": 3_600.0, "coverage_s": 0.0, **settings}
+    settings = {
+        "warm": False,
+        "numbers_s": 3_600.0,
+        "coverage_s": 0.0,
+        "state": state_of(folder),
+        **settings,
+    }
     return create_app(Settings(indexes={"kb": folder}, **settings))
 
 

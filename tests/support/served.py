@@ -6,12 +6,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+
+from shared_state import state_options
 
 SUPPORT = Path(__file__).parent
 _STARTS_S, _ENDS_S = 90.0, 30.0
@@ -51,9 +53,13 @@ def free_port() -> int:
 
 @contextmanager
 def served(
-    folder: Path, *, options: Sequence[str] = (), port: int | None = None
+    folder: Path,
+    *,
+    options: Sequence[str] = (),
+    port: int | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[Served]:
-    """Serve the index folder until the block is left."""
+    """Serve the index folder until the block is left. variables: more of the environment."""
     port = free_port() if port is None else port
     log = folder.parent / f"serve-{port}.log"
     words = [
@@ -66,8 +72,10 @@ def served(
         "--port",
         str(port),
     ]
+    words += [] if "--state" in options else state_options(folder)
     with log.open("ab") as out:
-        process = subprocess.Popen([*words, *options], stdout=out, stderr=out, env=environment())
+        env = {**environment(), **(variables or {})}
+        process = subprocess.Popen([*words, *options], stdout=out, stderr=out, env=env)
     try:
         url = f"http://127.0.0.1:{port}"
         _wait(url, process, log)

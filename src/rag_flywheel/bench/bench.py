@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from rag_flywheel.bench.compare_stream import compare_stream
 from rag_flywheel.bench.cycles import SHOWN
 from rag_flywheel.bench.machine import environment
 from rag_flywheel.bench.measures import all_means
+from rag_flywheel.bench.place import Place
 from rag_flywheel.bench.protocol import RESULT_FORMAT, CycledRun, Protocol
 from rag_flywheel.bench.replay import replay
 from rag_flywheel.bench.runs import run_fixed, run_none, run_random, run_votes, tossed
@@ -29,15 +31,22 @@ T = TypeVar("T")
 
 
 def run_bench(
-    folders: Sequence[Path], protocol: Protocol, progress: Progress | None = None
+    folders: Sequence[Path],
+    protocol: Protocol,
+    progress: Progress | None = None,
+    place: Place | None = None,
 ) -> dict[str, Any]:
     """Run the protocol on each collection; the result is plain data, ready for JSON.
 
+    place: where the indexes are, None: in folders below the one for temporary files.
     Two runs with the same seed on one thread give the same result, `environment` and the seconds
     of each collection aside. Raises InputError.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        return Series(folders, Path(scratch), progress).run(protocol)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        closing(Series(folders, Path(scratch), progress, place)) as series,
+    ):
+        return series.run(protocol)
 
 
 class Series:
@@ -48,13 +57,24 @@ class Series:
     """
 
     def __init__(
-        self, folders: Sequence[Path], scratch: Path, progress: Progress | None = None
+        self,
+        folders: Sequence[Path],
+        scratch: Path,
+        progress: Progress | None = None,
+        place: Place | None = None,
     ) -> None:
         self._folders = folders
+        self._place = place or Place()
         self._scratch = scratch
         self._progress = progress
         self._alike: Protocol | None = None
         self._cache: dict[tuple[str, Path, Protocol], Any] = {}
+
+    def close(self) -> None:
+        """Delete what it has made on servers; folders are left to whoever gave `scratch`."""
+        for made in self._cache.values():
+            if isinstance(made, Bench) and self._place != Place():
+                self._place.delete_all(made.base)
 
     def run(self, protocol: Protocol) -> dict[str, Any]:
         """One result, as by `run_bench`. Raises ValueError when protocols differ in more than users."""
@@ -67,7 +87,10 @@ class Series:
         return {
             "format": RESULT_FORMAT,
             "protocol": _settings(protocol),
-            "environment": environment(started, time.monotonic() - began),
+            "environment": {
+                **environment(started, time.monotonic() - began),
+                **self._place.names(),
+            },
             "collections": collections,
         }
 
@@ -85,7 +108,7 @@ class Series:
         nobody, tossing = dataclasses.replace(protocol, users=Users()), tossed(protocol)
         scratch = Path(tempfile.mkdtemp(dir=self._scratch))
         bench = self._once(
-            "bench", folder, nobody, lambda: prepare(folder, nobody, scratch, progress)
+            "bench", folder, nobody, lambda: prepare(folder, nobody, scratch, progress, self._place)
         )
         fixed, cast = run_fixed(bench, protocol, progress)
         runs = [

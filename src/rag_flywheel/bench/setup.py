@@ -1,7 +1,6 @@
 """Prepares a benchmark run: reads a collection with its splits, and indexes it with an encoder."""
 
 import hashlib
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rag_flywheel.bench.place import Place
 from rag_flywheel.bench.prepared import FILE_NAME, read_prepared
 from rag_flywheel.bench.protocol import Protocol, Traffic
 from rag_flywheel.bench.stream import stream
@@ -35,6 +35,7 @@ class Bench:
     lookups: a cache shared by the runs, whose passages are the same; it changes no answer.
     again, askers: of cycles-v2 alone: the train queries that are scored as questions asked again, and
         the number of the user who asks each of `parts`.
+    place: where `base` and its copies are.
     """
 
     collection: Collection
@@ -50,6 +51,7 @@ class Bench:
     lookups: Lookups
     again: Split = field(default_factory=lambda: Split({}, {}))
     askers: tuple[tuple[int, ...], ...] = ()
+    place: Place = field(default_factory=Place)
 
     @property
     def scored(self) -> Split:
@@ -71,14 +73,25 @@ class Bench:
     @contextmanager
     def copy(self, name: str) -> Iterator[Flywheel]:
         """A copy of `base` to run on, deleted at the end."""
-        folder = Path(shutil.copytree(self.base, self.folder(name)))
-        with self.open(folder) as fw:
-            yield fw
-        shutil.rmtree(folder)
+        folder = self.folder(name)
+        self.place.copy(self.base, folder)
+        try:
+            with self.open(folder) as fw:
+                yield fw
+        finally:
+            self.place.delete(folder)
 
 
-def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress | None) -> Bench:
+def prepare(
+    folder: Path,
+    protocol: Protocol,
+    scratch: Path,
+    progress: Progress | None,
+    place: Place | None = None,
+) -> Bench:
     """Read a collection and index it below `scratch`; in cycles-v2, with its stream of questions.
+
+    place: where the index is, None: in its folder alone.
 
     Raises InputError for what the collection lacks.
     """
@@ -100,9 +113,9 @@ def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress 
     most = protocol.max_test
     if most is not None and len(test.queries) > most:
         test = only(test, sorted(rng.permutation(sorted(test.queries))[:most].tolist()))
-    encoder = read_prepared(folder, collection)
+    encoder, place = read_prepared(folder, collection), place or Place()
     base = scratch / "base"
-    with Flywheel.open(base, encoder=encoder) as fw:
+    with place.make(base, encoder) as fw:
         fw.add(collection.passages, progress=progress or False)
         fw.refresh()
         encoder_name = fw.status().encoder
@@ -120,6 +133,7 @@ def prepare(folder: Path, protocol: Protocol, scratch: Path, progress: Progress 
         encoder,
         base,
         Lookups(sum(len(split.queries) for split in collection.splits.values())),
+        place=place,
     )
     return bench if protocol.traffic is None else with_stream(bench, protocol, protocol.traffic)
 

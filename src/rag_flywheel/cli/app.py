@@ -364,12 +364,19 @@ def copy(
         Path | None,
         typer.Option(help="With a URL: the new folder of settings and versions."),
     ] = None,
+    objects: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="With a URL: the place in an object store that hosts share versions in, as s3://BUCKET/PREFIX.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Copy an index with all that it learned, between SQLite and PostgreSQL too."""
     from rag_flywheel.flywheel import copy as copied
 
-    show.result(copied(source, dest, cache=cache), as_json, show.copied)
+    show.result(copied(source, dest, cache=cache, objects=objects), as_json, show.copied)
 
 
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {

@@ -59,6 +59,14 @@ def bench(
     unasked: Annotated[
         float, typer.Option(min=0, max=1, help="v2: share of needs that nobody asks about.")
     ] = 0.2,
+    store: Annotated[
+        str | None,
+        typer.Option(help="URL of a PostgreSQL database that indexes are stored in; else SQLite."),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="What passages are found in, as `engine` in flywheel.toml; else memory."),
+    ] = None,
     lenient: Lenient = False,
     as_json: Json = False,
 ) -> None:
@@ -66,6 +74,7 @@ def bench(
     from rag_flywheel.bench.bench import run_bench, write_result
     from rag_flywheel.bench.collection import find_collection
     from rag_flywheel.bench.extra import require_bench_extra
+    from rag_flywheel.bench.place import Place
     from rag_flywheel.bench.protocol import PROTOCOLS, Protocol, Traffic
     from rag_flywheel.bench.report import write_report
     from rag_flywheel.bench.terminal import print_result
@@ -95,7 +104,7 @@ def bench(
         lenient=lenient,
     )
     with Bars() as bars:
-        result = run_bench(folders, followed, bars)
+        result = run_bench(folders, followed, bars, Place(store, engine))
     write_result(result, out)
     write_report(result, out.with_suffix(".html"))
     files = {"result": str(out), "report": str(out.with_suffix(".html"))}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rag_flywheel.cli.options import KB, Index, of_tenant, open_index
+from rag_flywheel.cli.options import KB, Index, State, of_tenant, open_index
 from rag_flywheel.errors import ConfigError
 from rag_flywheel.store.service.names import file_beside, named_folder, tenant_named
 
@@ -65,10 +65,7 @@ def mcp(
     votes_per_hour: Annotated[
         int, typer.Option(min=1, help="How much feedback one user may give in an hour.")
     ] = 100,
-    state: Annotated[
-        Path | None,
-        typer.Option(help="The file of the keys for --http; default: service.db beside the index."),
-    ] = None,
+    state: State = None,
     index: Index = KB,
 ) -> None:
     """Serve the tools for agents over the Model Context Protocol (MCP), until the input ends."""
@@ -165,15 +162,15 @@ def _require_tenant(knowledge: Any, caller: "Caller") -> None:
 
 
 def _run_http(
-    server: Any, address: tuple[str, int], state: Path | None, folder: Path | None
+    server: Any, address: tuple[str, int], state: str | None, folder: Path | None
 ) -> None:
     """Serve over HTTP with the keys of the file, if there is any."""
     from rag_flywheel.integrations.mcp_http import run_http
-    from rag_flywheel.store.service.file import open_file
+    from rag_flywheel.store.service.state import open_state
 
-    path = state if state is not None or folder is None else file_beside(folder)
+    records = state if state is not None or folder is None else file_beside(folder)
     name = "" if folder is None else named_folder(str(folder))[0]
-    keys: Database | None = None if path is None else open_file(path)
+    keys: Database | None = None if records is None else open_state(records)
     try:
         run_http(server, *address, keys, name)
     finally:

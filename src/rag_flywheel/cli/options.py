@@ -46,6 +46,14 @@ def _indexes_given(ctx: typer.Context, here: list[str] | None) -> list[str]:
     return here or [str(before or os.environ.get(_VARIABLE) or KB)]
 
 
+State = Annotated[
+    str | None,
+    typer.Option(
+        envvar="RAG_FLYWHEEL_SERVICE_STATE",
+        help="Where keys, limits and jobs are: a file, or the URL of a PostgreSQL database that hosts share; "
+        "default: service.db beside the first index.",
+    ),
+]
 Indexes = Annotated[
     list[str] | None,
     typer.Option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rag_flywheel.cli import show
-from rag_flywheel.cli.options import KB, Indexes, Json
+from rag_flywheel.cli.options import KB, Indexes, Json, State
 from rag_flywheel.errors import ConfigError
 from rag_flywheel.store.service.names import file_beside, named_folder, tenant_named
 
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from rag_flywheel.store.database import Database
 
 KEYS_HELP = "The API keys of the service: add, list, revoke."
-State = Annotated[
-    Path | None,
-    typer.Option(help="The file of keys and jobs; default: service.db beside the first index."),
-]
 keys = typer.Typer(help=KEYS_HELP, no_args_is_help=True)
 
 
@@ -154,19 +150,16 @@ def _folders(given: list[str] | None) -> dict[str, Path]:
     return dict(map(named_folder, given or [str(KB)]))
 
 
-def _state_file(given: list[str] | None, state: Path | None) -> Path:
-    return state or file_beside(next(iter(_folders(given).values())))
-
-
 @contextmanager
-def _records(index: list[str] | None, state: Path | None) -> Iterator["Database"]:
+def _records(index: list[str] | None, state: str | None) -> Iterator["Database"]:
     """The records of the service, open. Raises NotAFlywheelError for a folder without an index."""
     from rag_flywheel.deploy.folder import require_index
-    from rag_flywheel.store.service.file import open_file
+    from rag_flywheel.store.service.state import open_state
 
-    for folder in _folders(index).values() if state is None else ():
+    folders = list(_folders(index).values())
+    for folder in folders if state is None else ():
         require_index(folder)
-    database = open_file(_state_file(index, state))
+    database = open_state(state or file_beside(folders[0]))
     try:
         yield database
     finally:

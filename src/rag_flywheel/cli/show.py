@@ -317,7 +317,7 @@ def status(found: Status) -> None:
     values = dataclasses.asdict(found)
     for problem in values.pop("problems"):
         _say(f"{found.health}: {printable_line(problem)}")
-    for name in ("encoder_change", "engine"):
+    for name in ("encoder_change", "engine", "objects", "live_version", "behind_since"):
         if values[name] is None:
             del values[name]
     if not found.n_questions_waiting:

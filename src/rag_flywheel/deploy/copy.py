@@ -8,6 +8,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from rag_flywheel import config as settings
+from rag_flywheel.config import read_config
+from rag_flywheel.deploy.attach import attach
 from rag_flywheel.deploy.backup import back_up
 from rag_flywheel.deploy.restore import restore
 from rag_flywheel.disk import disk_errors
@@ -21,13 +24,19 @@ from rag_flywheel.store.postgres import Address, PostgresDatabase
 
 
 def copy_index(
-    root: Path, database: Database, dest: Path, address: Address | None, *, user_hash: Hash
+    root: Path,
+    database: Database,
+    dest: Path,
+    address: Address | None,
+    *,
+    user_hash: Hash,
+    objects: str | None = None,
 ) -> CopyReport:
     """Copy the index to `dest`, a new or empty folder, and its database to a server, or None: into it.
 
     The index goes on being used; what is added meanwhile is not in the copy. user_hash: as `migrate` takes
-    it. Raises InputError, CorruptFileError, StorageError; nothing is left of a copy that failed but empty
-    tables.
+    it; objects: where hosts share the versions of the copy, None: they lie in `dest`. Raises InputError,
+    CorruptFileError, StorageError; nothing is left of a copy that failed but empty tables.
     """
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
         raise InputError(f"{dest} is there already; expected a new or empty folder")
@@ -38,7 +47,7 @@ def copy_index(
             report = back_up(root, database, saved)
             restore(saved, staged, user_hash=user_hash)
             if address is not None:
-                _move_to_server(staged, address, user_hash)
+                _move_to_server(staged, address, user_hash, objects)
             if dest.exists():
                 dest.rmdir()
             shutil.move(staged, dest)
@@ -46,7 +55,7 @@ def copy_index(
     return CopyReport(where, str(dest), report.seq, report.version)
 
 
-def _move_to_server(folder: Path, address: Address, user_hash: Hash) -> None:
+def _move_to_server(folder: Path, address: Address, user_hash: Hash, objects: str | None) -> None:
     """Store the database of an index folder that nobody uses on a server instead."""
     database = PostgresDatabase(address, folder)
     try:
@@ -54,6 +63,8 @@ def _move_to_server(folder: Path, address: Address, user_hash: Hash) -> None:
         migrate(database, user_hash)
         put_on_server(folder / FILE_NAME, database)
         require_own(folder, database)
+        if objects is not None:
+            attach(folder, database, objects, read_config(folder / settings.FILE_NAME))
     finally:
         database.close()
     (folder / FILE_NAME).unlink()

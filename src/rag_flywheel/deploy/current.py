@@ -1,12 +1,10 @@
-"""Reads and replaces CURRENT, the file that names the live version, and updates the journal with it, and
-which encoder new texts are embedded with: that of the live version.
+"""Reads and replaces CURRENT, the file that names the live version, and tells by it and the journal what is
+live, and which encoder new texts are embedded with: that of the live version.
 """
 
 import logging
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rag_flywheel import config as settings
 from rag_flywheel import disk
@@ -20,15 +18,16 @@ from rag_flywheel.deploy.versions import (
     read_manifest,
 )
 from rag_flywheel.disk import read_bytes, replace_text, version_file_errors
-from rag_flywheel.errors import BusyError, CorruptFileError, FlywheelError, StorageError
+from rag_flywheel.errors import (
+    BusyError,
+    CorruptFileError,
+    FlywheelError,
+)
 from rag_flywheel.records import Current
 from rag_flywheel.store import encoders, journal
 from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import BUSY_TIMEOUT_S, Database
-from rag_flywheel.store.journal import Look
-
-if TYPE_CHECKING:
-    from rag_flywheel.deploy.published import Published
+from rag_flywheel.store.postgres import PostgresDatabase
 
 log = logging.getLogger("rag_flywheel")
 _MOST_CURRENT = 200  # bytes
@@ -66,36 +65,7 @@ def withdraw(root: Path) -> None:
     disk.delete(root, CURRENT)
 
 
-def make_live(
-    root: Path,
-    database: Database,
-    action: str,
-    current: Current,
-    looks: Sequence[Look] = (),
-    published: "Published | None" = None,
-) -> None:
-    """Write the intent, then CURRENT, then the encoder of that version into the settings. Call only while
-    holding the refresh lock.
-
-    looks: the looks of the gate that this version passed; published: whose alias is to follow.
-    """
-    with database.transaction() as conn:
-        journal.record_live_change(conn, action, current)
-        _follow(root, conn, current)
-    write_current(root, current)
-    if published is not None:
-        published.point(root, current.version)
-    name_encoder(root, database)
-    if looks:  # last: a look whose version never went live must not be on record
-        try:
-            with database.transaction() as conn:
-                for look in looks:
-                    journal.record_look(conn, look)
-        except StorageError as error:
-            log.warning("%s is live, but by which look of the gate is lost: %s", current, error)
-
-
-def _follow(root: Path, conn: Connection, current: Current) -> None:
+def note_encoder(root: Path, conn: Connection, current: Current) -> None:
     """Let new texts be embedded with the encoder of this version."""
     try:
         manifest = read_manifest(root, current.version)
@@ -133,7 +103,8 @@ def name_encoder(root: Path, database: Database) -> bool:
 
 
 def reconcile(root: Path, database: Database, *, wait_s: float = BUSY_TIMEOUT_S) -> None:
-    """Write into the journal which version CURRENT names, when the last intent never reached it.
+    """Write into the journal which version CURRENT names, when the last intent never reached it; not where
+    hosts share versions, whose folders may be behind.
 
     wait_s: for how long to wait while another program writes; after it, that is left to the next call.
     """
@@ -144,6 +115,8 @@ def reconcile(root: Path, database: Database, *, wait_s: float = BUSY_TIMEOUT_S)
     if current is None:
         return
     with database.reading() as conn:
+        if isinstance(database, PostgresDatabase) and journal.is_shared(conn):
+            return
         intended = journal.last_live_change(conn)
         foreign = current != intended and is_foreign(root, conn, current.version)
     if foreign:
@@ -152,7 +125,7 @@ def reconcile(root: Path, database: Database, *, wait_s: float = BUSY_TIMEOUT_S)
         try:
             with database.transaction(wait_s=wait_s) as conn:
                 journal.record_live_change(conn, "found", current)
-                _follow(root, conn, current)
+                note_encoder(root, conn, current)
         except BusyError as error:
             log.warning(
                 "that version %s was found live is not recorded: %s", current.version, error
@@ -172,6 +145,16 @@ def live_of(root: Path, database: Database) -> Current | None:
         if not is_foreign(root, conn, current.version):
             return current
         return _last_own(root, conn)
+
+
+def live_now(root: Path, database: Database) -> Current | None:
+    """Which version is live: where hosts share versions, by the database, whether it is in this folder or
+    not; else as `live_of`."""
+    if isinstance(database, PostgresDatabase):
+        with database.reading() as conn:
+            if journal.is_shared(conn):
+                return journal.last_live_change(conn)
+    return live_of(root, database)
 
 
 def set_aside_foreign(root: Path, database: Database) -> list[str]:

@@ -12,10 +12,14 @@ from pathlib import Path
 from rag_flywheel import disk
 from rag_flywheel.deploy.versions import FOLDERS
 from rag_flywheel.errors import CorruptFileError, LockedError
+from rag_flywheel.store import journal
+from rag_flywheel.store.connection import Connection
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.postgres import PostgresDatabase
 
-FILE_NAME, CHANGE, FETCH = "refresh.lock", "change.lock", "fetch.lock"
+FILE_NAME, CHANGE, FETCH, FOLLOW = "refresh.lock", "change.lock", "fetch.lock", "follow.lock"
+FOLLOW_S = 3_600.0
+"""Longer than a version takes to be fetched."""
 
 
 @contextmanager
@@ -46,6 +50,40 @@ def change_lock(root: Path, database: Database | None = None) -> Iterator[None]:
     )
     with _lock(root, CHANGE, why, 0.0), _on_server(database, "change", why, 0.0):
         yield
+
+
+@contextmanager
+def follow_lock(root: Path, *, wait_s: float) -> Iterator[None]:
+    """Hold the lock of those that bring the folder of a host up to date during the block. Raises LockedError
+    when another process holds it for wait_s."""
+    why = f"another process is bringing {root} up to what is live; wait for it, or see whether it runs"
+    with _lock(root, FOLLOW, why, wait_s):
+        yield
+
+
+def require_lock(root: Path, database: Database, conn: Connection) -> None:
+    """Raises LockedError when the refresh lock that this thread took on a server was lost since, as by a
+    process that slept: another one may have built on what was live before.
+
+    conn: of the write transaction in which what was built goes live; no other is committed meanwhile.
+    """
+    if not isinstance(database, PostgresDatabase) or not journal.is_shared(conn):
+        return
+    held = database.held_lock(conn, "refresh")
+    if held is None or held.began != journal.last_change_number(conn):
+        raise LockedError(
+            f"the refresh lock of {root} was lost while it was refreshed, or its versions moved: the "
+            "connection that held it ended, and another process may have gone on. Nothing of it is live; "
+            "run it again"
+        )
+
+
+def note_change(database: Database, conn: Connection) -> None:
+    """Note that the last change of the live version is this thread's own, for `require_lock`."""
+    if isinstance(database, PostgresDatabase) and journal.is_shared(conn):
+        held = database.held_lock(conn, "refresh")
+        if held is not None:
+            held.began = journal.last_change_number(conn)
 
 
 @contextmanager
@@ -82,5 +120,8 @@ def _lock(root: Path, name: str, why: str, wait_s: float) -> Iterator[None]:
 def _on_server(database: Database | None, name: str, why: str, wait_s: float) -> Iterator[None]:
     with ExitStack() as stack:
         if isinstance(database, PostgresDatabase):
-            stack.enter_context(database.lock(name, why, wait_s=wait_s))
+            held = stack.enter_context(database.lock(name, why, wait_s=wait_s))
+            with database.reading() as conn:
+                if journal.is_shared(conn):
+                    held.began = journal.last_change_number(conn)
         yield

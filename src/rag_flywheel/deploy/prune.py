@@ -2,18 +2,27 @@
 
 import logging
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from rag_flywheel import disk
+from rag_flywheel.deploy.shared import (
+    delete_shared,
+    delete_shared_but,
+    known_versions,
+    manifest_of,
+    manifests,
+    prune_shared,
+    store_of,
+)
 from rag_flywheel.deploy.versions import (
     CURRENT,
     QUARANTINE,
     STAGING,
     TUNING,
     VERSIONS,
+    delete_versions,
     list_versions,
-    read_manifest,
     strays,
 )
 from rag_flywheel.errors import FlywheelError, OlderFormatError, counted
@@ -37,7 +46,7 @@ def drop_dead_vectors(root: Path, database: Database) -> None:
     if not noted and not known:
         return
     try:
-        used = revisions_in_use(root)
+        used = revisions_in_use(root, database)
     except FlywheelError as error:
         log.warning("refresh: vectors of older encoders are kept: %s", error)
         return
@@ -54,11 +63,11 @@ def drop_dead_vectors(root: Path, database: Database) -> None:
         log.info("refresh: dropped %s of encoders that no version has", counted(n, "vector"))
 
 
-def revisions_in_use(root: Path) -> set[str]:
+def revisions_in_use(root: Path, database: Database) -> set[str]:
     """The revisions of the encoders of all versions, and of those tuned from them. Raises FlywheelError when
     a version cannot be read."""
-    manifests = [read_manifest(root, version) for version in list_versions(root)]
-    return {found for m in manifests for found in (m.revision, m.tuned) if found is not None}
+    every = manifests(root, database)
+    return {found for m in every for found in (m.revision, m.tuned) if found is not None}
 
 
 def drop_vectors_of(database: Database, revision: str) -> int:
@@ -102,27 +111,42 @@ def clean_strays(root: Path) -> None:
         disk.delete(root, f"{VERSIONS}/{name}")
 
 
-def prune(root: Path, *, keep: int, never: Collection[str]) -> list[str]:
-    """Delete the oldest versions beyond the `keep` newest, but none in `never`; returns their ids."""
+def prune(root: Path, database: Database, *, keep: int, never: Collection[str]) -> list[str]:
+    """Delete the oldest versions beyond the `keep` newest, but none in `never`; returns their ids. Where
+    hosts share them, everywhere. Call only while holding the refresh lock."""
+    if (store := store_of(database)) is not None:
+        return prune_shared(root, database, store, keep=keep, never=never)
     known = list_versions(root)
     old = [v for v in known[: max(0, len(known) - keep)] if v not in never]
-    _delete(root, old)
+    delete_versions(root, old)
     return old
 
 
-def prune_unreadable(root: Path, *, never: Collection[str]) -> list[str]:
+def delete_all_but(root: Path, database: Database, kept: Collection[str]) -> None:
+    """Delete all versions but these; where hosts share them, everywhere, and at once all files that are in
+    none of them. Call only while holding the refresh lock."""
+    if (store := store_of(database)) is not None:
+        delete_shared_but(root, database, store, kept)
+    else:
+        delete_versions(root, [v for v in list_versions(root) if v not in kept])
+
+
+def prune_unreadable(root: Path, database: Database, *, never: Collection[str]) -> list[str]:
     """Delete the versions of earlier releases, to which nothing can roll back, but none in `never`;
     returns their ids. Those before format 4 hold hashes of questions without a key."""
     old = []
-    for version in list_versions(root):
+    for version in known_versions(root, database):
         try:
-            read_manifest(root, version)
+            manifest_of(root, database, version)
         except OlderFormatError:
             old.append(version)
         except FlywheelError:
             continue  # `verify` names it
     old = [v for v in old if v not in never]
-    _delete(root, old)
+    if old and (store := store_of(database)) is not None:
+        delete_shared(root, database, store, old)
+    else:
+        delete_versions(root, old)
     return old
 
 
@@ -134,10 +158,3 @@ def drop_derived(root: Path, *, never: Collection[str]) -> None:
             doomed = f"{STAGING}/pruned-{version}-{DERIVED}"  # renamed first: never half of them
             disk.move(root, f"{VERSIONS}/{version}/{DERIVED}", doomed)
             disk.delete(root, doomed)
-
-
-def _delete(root: Path, versions: Iterable[str]) -> None:
-    for version in versions:
-        doomed = f"{STAGING}/pruned-{version}"  # renamed first: never half a version
-        disk.move(root, f"{VERSIONS}/{version}", doomed)
-        disk.delete(root, doomed)

@@ -5,12 +5,13 @@ them there, opens them, and deletes those of no version.
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from rag_flywheel.deploy.index_files import index_files
 from rag_flywheel.deploy.manifest import Manifest
-from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
+from rag_flywheel.deploy.shared import manifests
+from rag_flywheel.deploy.versions import read_manifest, version_folder
 from rag_flywheel.errors import ConfigError, EngineError, FlywheelError, counted
 from rag_flywheel.index.engine import Engine
 from rag_flywheel.index.in_memory import InMemory
@@ -119,19 +120,26 @@ class Published:
                 "the alias at %s does not stand for %s: %s", self.server.address, version, error
             )
 
-    def clean(self, root: Path) -> None:
+    def clean(self, root: Path, database: Database) -> None:
         """Delete the collections of this index that no version has; those of all when one cannot be read.
 
         Call only while holding the refresh lock. What cannot be deleted is logged, and left to the next
         refresh.
         """
         try:
-            used = {self.collection(read_manifest(root, each)) for each in list_versions(root)}
-            for name in self.server.collections():
-                if name.startswith(f"{self._index}_") and name not in used:
-                    self.server.drop(name)
+            used = {self.collection(each) for each in manifests(root, database)}
+            self._drop(but=used)
         except FlywheelError as error:
             log.warning("collections of older versions are kept: %s", error)
+
+    def drop_all(self) -> None:
+        """Delete every collection of this index, which is to be no more. Raises EngineError."""
+        self._drop(but=())
+
+    def _drop(self, *, but: Collection[str]) -> None:
+        for name in self.server.collections():
+            if name.startswith(f"{self._index}_") and name not in but:
+                self.server.drop(name)
 
 
 def _titled(database: Database, pids: Pids) -> Sequence[tuple[str, str]]:

@@ -5,15 +5,18 @@ It deletes nothing of the user's, and leaves a damaged database alone.
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from rag_flywheel.deploy.current import read_current, reconcile
+from rag_flywheel.deploy.follow import follow
 from rag_flywheel.deploy.lock import refresh_lock
 from rag_flywheel.deploy.quarantine import quarantine
+from rag_flywheel.deploy.shared import store_of
 from rag_flywheel.deploy.verify import database_problems, encoder_identity, version_problems
 from rag_flywheel.deploy.versions import CURRENT, VERSIONS, list_versions, strays
 from rag_flywheel.disk import disk_errors
-from rag_flywheel.errors import CorruptFileError, counted
+from rag_flywheel.errors import CorruptFileError, ObjectStoreError, counted
 from rag_flywheel.records import RefreshReport
 from rag_flywheel.store import journal
 from rag_flywheel.store.database import Database
@@ -35,7 +38,11 @@ def repair(root: Path, database: Database, refresh: Callable[[], RefreshReport])
                 with database.transaction() as conn:
                     drop_vectors(conn, n_bad)
                 done.append(f"dropped {counted(len(n_bad), 'vector')} that could not be used")
-            reconcile(root, database)
+            if store_of(database) is None:
+                reconcile(root, database)
+            elif done:
+                with suppress(ObjectStoreError):  # then a refresh builds another
+                    follow(root, database, refreshing=True)
         if done or _has_no_version(root, database):
             report = refresh()
             done.append(f"refreshed: {report.outcome}, version {report.version}: {report.reason}")

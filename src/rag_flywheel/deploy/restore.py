@@ -16,10 +16,13 @@ from rag_flywheel.deploy.current import (
     withdraw,
     write_current,
 )
-from rag_flywheel.deploy.lock import refresh_lock
+from rag_flywheel.deploy.lock import note_change, refresh_lock
 from rag_flywheel.deploy.origin import origin_problems
+from rag_flywheel.deploy.promote import make_live, make_none_live
 from rag_flywheel.deploy.prune import forget_progress
 from rag_flywheel.deploy.quarantine import quarantine
+from rag_flywheel.deploy.shared import share, store_of
+from rag_flywheel.deploy.shared_settings import agree, text_of
 from rag_flywheel.deploy.versions import (
     CURRENT,
     STAGING,
@@ -32,8 +35,8 @@ from rag_flywheel.deploy.versions import (
 )
 from rag_flywheel.disk import disk_errors, new_folder, read_bytes, sync_tree
 from rag_flywheel.errors import CorruptFileError, InputError
-from rag_flywheel.records import RestoreReport
-from rag_flywheel.store import attempts
+from rag_flywheel.records import Current, RestoreReport
+from rag_flywheel.store import attempts, journal
 from rag_flywheel.store.copies import make_one_file, put_in_place, replace_on_server
 from rag_flywheel.store.database import FILE_NAME as DATABASE
 from rag_flywheel.store.database import Database
@@ -125,16 +128,36 @@ def _restore_over(
         toml = read_bytes(staged / settings.FILE_NAME, most=_MOST_BYTES)
         sync_tree(staged)
         moved = _publish(root, staged, backup)
+        if usable and backup.version is not None:
+            share(
+                root, database, backup.version
+            )  # before hosts look for it, if they share versions
         moved += _replace_database(root, staged, database if usable else None)
     finally:
         unstage(root, staged)
-    if current is None:
+    disk.write_file(root, settings.FILE_NAME, toml)
+    if store_of(database) is not None:
+        _make_live_for_hosts(root, database, current)
+    elif current is None:
         withdraw(root)
     else:
         write_current(root, current)
-    disk.write_file(root, settings.FILE_NAME, toml)
     forget_progress(root)  # of a tuning on other votes
     return moved + set_aside_foreign(root, database)
+
+
+def _make_live_for_hosts(root: Path, database: Database, current: Current | None) -> None:
+    """Let hosts that share versions have the live one and the settings of the backup whose rows the database
+    has now."""
+    config = settings.read_config(root / settings.FILE_NAME)
+    with database.transaction() as conn:
+        note_change(database, conn)
+        journal.write_meta(conn, journal.SETTINGS, text_of(config))
+    agree(root, config)
+    if current is None:
+        make_none_live(root, database)
+    else:
+        make_live(root, database, "found", current)
 
 
 def _is_usable(database: Database, backup: Backup) -> bool:

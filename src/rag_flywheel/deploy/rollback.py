@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_flywheel.deploy.current import live_of, make_live
-from rag_flywheel.deploy.lock import refresh_lock
+from rag_flywheel.deploy.current import live_now
+from rag_flywheel.deploy.follow import locked
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.origin import origin_problems
+from rag_flywheel.deploy.promote import make_live
+from rag_flywheel.deploy.shared import bring, manifest_of
 from rag_flywheel.deploy.versions import check, existing_version, read_manifest
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError, EngineError, StorageError, UnknownIdError
@@ -38,7 +40,7 @@ def roll_back(
     Raises UnknownIdError, CorruptFileError, EngineError, LockedError; StorageError while a user is being
     forgotten.
     """
-    with disk_errors(root), refresh_lock(root, database, wait_s=_WAIT_S):
+    with disk_errors(root), locked(root, database, wait_s=_WAIT_S):
         with database.reading() as conn:
             unfinished = forgetting.unfinished(conn)
         if unfinished:
@@ -48,6 +50,7 @@ def roll_back(
                 "by it"
             )
         target = version if version is not None else _parent(root, database)
+        bring(root, database, target)
         existing_version(root, target)
         problems = check(root, target)
         if not problems:
@@ -76,8 +79,8 @@ def release(root: Path, database: Database) -> bool:
 
     Raises LockedError.
     """
-    with disk_errors(root), refresh_lock(root, database, wait_s=_WAIT_S):
-        current = live_of(root, database)
+    with disk_errors(root), locked(root, database, wait_s=_WAIT_S):
+        current = live_now(root, database)
         if current is None or (current.frozen_at is None and not current.held):
             return False
         make_live(root, database, "release", Current(current.version))
@@ -85,8 +88,8 @@ def release(root: Path, database: Database) -> bool:
 
 
 def _parent(root: Path, database: Database) -> str:
-    current = live_of(root, database)
-    parent = read_manifest(root, current.version).parent if current else None
+    current = live_now(root, database)
+    parent = manifest_of(root, database, current.version).parent if current else None
     if parent is None:
         raise UnknownIdError(
             f"{root} has no version before the live one to roll back to; "

@@ -10,9 +10,10 @@ from importlib import metadata
 from pathlib import Path
 
 from rag_flywheel import config as settings
-from rag_flywheel.deploy.current import read_current
+from rag_flywheel.deploy.current import live_now, read_current
 from rag_flywheel.deploy.loaded import load_version, published_of
 from rag_flywheel.deploy.origin import origin_problems
+from rag_flywheel.deploy.shared import lacking_in, store_of
 from rag_flywheel.deploy.versions import (
     CURRENT,
     VERSIONS,
@@ -62,7 +63,22 @@ def problems(root: Path, database: Database) -> list[str]:
         wrong = version_problems(root, version, database)
         if wrong and version in list_versions(root):  # else another process pruned it meanwhile
             found += wrong
-    return found + _published_problems(root, database)
+    return found + _shared_problems(root, database) + _published_problems(root, database)
+
+
+def _shared_problems(root: Path, database: Database) -> list[str]:
+    """What the object store lacks of the live version, where hosts share versions."""
+    store = store_of(database)
+    if store is None:
+        return []
+    try:
+        live = live_now(root, database)
+        if live is None:
+            return []
+        lacking = lacking_in(store, live.version)
+    except FlywheelError as error:
+        return [str(error)]
+    return [f"{store}: {each}; `rag-flywheel refresh` sends it again" for each in lacking]
 
 
 def _published_problems(root: Path, database: Database) -> list[str]:
@@ -189,7 +205,8 @@ def _live_problems(root: Path, database: Database) -> list[str]:
         revision = journal.read_meta(conn, "revision")
         lacking = passages.count_without_vector(conn, revision) if revision else 0
         unfinished = forgetting.unfinished(conn)
-    if current is None and promoted is not None:
+    shared = store_of(database) is not None
+    if current is None and promoted is not None and not shared:
         found.append(
             f"{CURRENT} is missing, though version {promoted} was made live; `rag-flywheel refresh` "
             f"builds a new version, `rag-flywheel rollback {promoted}` takes that one"

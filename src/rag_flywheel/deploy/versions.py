@@ -10,6 +10,8 @@ import re
 import secrets
 import stat
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from rag_flywheel import disk
@@ -141,6 +143,16 @@ def publish(root: Path, staged: Path, version: str) -> Path:
     sync_tree(staged)
     disk.move(root, f"{STAGING}/{staged.name}", f"{VERSIONS}/{version}")
     return target
+
+
+def delete_versions(root: Path, versions: Iterable[str]) -> None:
+    """Delete version folders; those that are not there are fine."""
+    for version in versions:
+        doomed = f"{STAGING}/pruned-{version}"  # renamed first: never half a version
+        disk.delete(root, doomed)  # of one that was ended
+        with suppress(FileNotFoundError):
+            disk.move(root, f"{VERSIONS}/{version}", doomed)
+        disk.delete(root, doomed)
 
 
 def existing_version(root: Path, version: str) -> Path:

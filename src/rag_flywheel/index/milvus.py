@@ -30,7 +30,8 @@ MOST = 16_384  # passages that a search returns
 EXACT_BELOW = 20_000  # passages; above, a graph finds nearly all of the nearest
 _NOT_CONNECTED, _NOT_LOADED = 2, 101  # codes of Milvus's errors
 _NO_WORD = 0  # the place of a passage without words, which no query names
-_SOON_S, _TIMEOUT_S, _BUILD_TIMEOUT_S = 1.0, 10.0, 600.0
+_SOON_S, TIMEOUT_S, _BUILD_TIMEOUT_S = 1.0, 10.0, 600.0
+QUERY_S = 1.0  # more for each query
 
 
 class Milvus:
@@ -70,7 +71,7 @@ class Milvus:
                 ) from error
             logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it raises
             with self.errors():
-                token, own = os.environ.get(TOKEN, ""), {"timeout": _TIMEOUT_S, "dedicated": True}
+                token, own = os.environ.get(TOKEN, ""), {"timeout": TIMEOUT_S, "dedicated": True}
                 self._client = MilvusClient(uri=self.uri, token=token, **own)
                 self._of = os.getpid()
         return self._client
@@ -115,7 +116,7 @@ class Milvus:
         """Whether a collection is there, with this many passages. Raises EngineError."""
         client, name = self.client, self.name(collection)
         with self.errors():
-            return bool(client.has_collection(name, timeout=_TIMEOUT_S)) and n == _count(
+            return bool(client.has_collection(name, timeout=TIMEOUT_S)) and n == _count(
                 client, name
             )
 
@@ -144,13 +145,13 @@ class Milvus:
                 alias for each in client.list_collections() for alias in _aliases(client, each)
             ]
             change = client.alter_alias if self.prefix in known else client.create_alias
-            change(name, self.prefix, timeout=_TIMEOUT_S)
+            change(name, self.prefix, timeout=TIMEOUT_S)
 
     def collections(self) -> list[str]:
         """The names of all collections with the prefix, without it. Raises EngineError."""
         client, start = self.client, f"{self.prefix}_"
         with self.errors():
-            every = client.list_collections(timeout=_TIMEOUT_S)
+            every = client.list_collections(timeout=TIMEOUT_S)
         return [name.removeprefix(start) for name in every if name.startswith(start)]
 
     def drop(self, collection: str) -> None:
@@ -188,6 +189,7 @@ class MilvusCollection:
         with self._server.errors():
             every = self._ask(
                 "search",
+                timeout=TIMEOUT_S + QUERY_S * len(queries),
                 data=list(queries),
                 anns_field=field,
                 filter=condition,
@@ -201,7 +203,8 @@ class MilvusCollection:
         """As in `Collection`."""
         fields, found = ["pid", "dense", "words"], list[Row]()
         with self._server.errors():
-            for row in self._ask("query", filter=f"pid in {list(pids)}", output_fields=fields):
+            condition = f"pid in {list(pids)}"
+            for row in self._ask("query", TIMEOUT_S, filter=condition, output_fields=fields):
                 words = {place: score for place, score in row["words"].items() if place != _NO_WORD}
                 numbers = np.fromiter(words, np.int64, len(words)) - 1
                 scores = np.fromiter(words.values(), np.float32, len(words))
@@ -209,19 +212,19 @@ class MilvusCollection:
                 found.append(Row(int(row["pid"]), vector, numbers.astype(np.int32), scores))
         return found
 
-    def _ask(self, method: str, **named: Any) -> Any:
+    def _ask(self, method: str, timeout: float, **named: Any) -> Any:
         """What a method of the client returns for the collection, which a server that was started again may
         have to load first."""
         from pymilvus.exceptions import MilvusException
 
         call = getattr(self._server.client, method)
         try:
-            return call(self._name, timeout=_TIMEOUT_S, **named)
+            return call(self._name, timeout=timeout, **named)
         except MilvusException as error:
             if error.code != _NOT_LOADED:
                 raise
         self._server.client.load_collection(self._name, timeout=_BUILD_TIMEOUT_S)
-        return call(self._name, timeout=_TIMEOUT_S, **named)
+        return call(self._name, timeout=timeout, **named)
 
 
 def _create(client: Any, name: str, dim: int, n: int) -> None:
@@ -261,12 +264,12 @@ def _count(client: Any, name: str) -> int:
 
 def _drop(client: Any, name: str) -> None:
     """Delete a collection, if it is there, and what stands for it."""
-    if client.has_collection(name, timeout=_TIMEOUT_S):
+    if client.has_collection(name, timeout=TIMEOUT_S):
         for alias in _aliases(client, name):
-            client.drop_alias(alias, timeout=_TIMEOUT_S)
+            client.drop_alias(alias, timeout=TIMEOUT_S)
         client.drop_collection(name, timeout=_BUILD_TIMEOUT_S)
 
 
 def _aliases(client: Any, name: str) -> list[str]:
-    found: list[str] = client.list_aliases(name, timeout=_TIMEOUT_S)["aliases"]
+    found: list[str] = client.list_aliases(name, timeout=TIMEOUT_S)["aliases"]
     return found

@@ -24,10 +24,10 @@ from rag_flywheel.vector_database import Chosen, Collection, Field, Row
 
 ReadTitled = Callable[[Pids], Sequence[tuple[str, str]]]
 """The title and the whole text of passages by their numbers."""
-_AT_ONCE = 500  # rows that are written
-_READ, _QUERIES = 1_000, 256  # rows that are read, and queries that are asked
-_LISTED = 4_096  # numbers of passages that a filter names before others are tried
-_MARGIN = 1.5
+_AT_ONCE, _TURNED = 500, 20_000  # rows that are written; whose words are looked up together
+_READ, _QUERIES = 1_000, 32  # rows that are read, and queries that are asked
+LISTED = 4_096  # passages of a part that are named at once
+_MARGIN, _TIMES = 1.5, 8
 CACHED_BYTES = 64 * 2**20  # of rows that were read
 _WORDS_BYTES = 1_000  # of the words of one, about
 _TEXTS = 20_000  # that were read, and are kept as the numbers of their words
@@ -166,24 +166,38 @@ class InDatabase:
         asked = [i for i, query in enumerate(queries) if len(query)]
         if n < 1 or not asked:
             return found
-        most, limit, chosen = self._collection.most, n, None
-        if part is not None:
-            listed = min(part.n, len(self.pids) - part.n)
-            wider = int(_MARGIN * n * len(self.pids) / part.n) + 1
-            if listed > _LISTED and wider <= most:
-                limit = wider
-            else:
-                chosen = self._only(part)
-        every = self._asked(field, [queries[i] for i in asked], limit, chosen)
+        every = self._found(field, [queries[i] for i in asked], n, part)
         for i, positions in zip(asked, every, strict=True):
-            if part is None or chosen is not None:
-                found[i] = positions[:n]
-                continue
-            inside = positions[part.mask[positions]][:n]
-            if len(inside) < n and len(positions) >= limit:  # others of the part may lie farther
-                (inside,) = self._asked(field, [queries[i]], n, self._only(part))
-            found[i] = inside
+            found[i] = positions
         return found
+
+    def _found(
+        self, field: Field, queries: Sequence[Any], n: int, part: Part | None
+    ) -> list[Positions]:
+        """For each query the positions of the n best of a part that is not empty, the best first.
+
+        A small part is named by its passages. Of a large one more are asked for than are needed, those
+        outside are left out, and for the queries that are left with too few it is asked for more again, until
+        naming them takes no longer.
+        """
+        if part is None:
+            return self._asked(field, queries, n, None)
+        every, there = list[Positions](), len(self.pids)
+        n_named = min(part.n, there - part.n)
+        limit = min(int(_MARGIN * n * there / part.n) + 1, n + there - part.n)
+        if limit > self._collection.most or (part.n <= LISTED and limit > _TIMES * n):
+            return self._asked(field, queries, n, self._only(part))
+        for query, positions in zip(queries, self._asked(field, queries, limit, None), strict=True):
+            wider, inside = limit, positions[part.mask[positions]]
+            while len(inside) < n and len(positions) >= wider:  # others of the part may lie farther
+                wider = min(_TIMES * wider, there)
+                if wider > min(self._collection.most, n_named // 2):
+                    (inside,) = self._asked(field, [query], n, self._only(part))
+                    break
+                (positions,) = self._asked(field, [query], wider, None)
+                inside = positions[part.mask[positions]]
+            every.append(inside[:n])
+        return every
 
     def _only(self, part: Part) -> Chosen:
         these = 2 * part.n <= len(self.pids)
@@ -226,15 +240,17 @@ class InDatabase:
 
 def rows_of(texts: InMemory) -> Iterator[list[Row]]:
     """The rows of texts in memory, some at a time."""
-    from scipy import sparse
-
-    bm25, n = texts.lexical.bm25, len(texts.pids)
-    shape = n, len(bm25.starts) - 1
-    by_text = sparse.csc_matrix((bm25.data, bm25.texts, bm25.starts), shape=shape).tocsr()
-    for start in range(0, n, _AT_ONCE):
-        positions, rows = np.arange(start, min(start + _AT_ONCE, n)), []
-        for i, vector in zip(positions.tolist(), texts.dense.at(positions), strict=True):
-            own = slice(by_text.indptr[i], by_text.indptr[i + 1])
-            words = by_text.indices[own].astype(np.int32)
-            rows.append(Row(int(texts.pids[i]), vector, words, by_text.data[own]))
-        yield rows
+    bm25 = texts.lexical.bm25
+    for first in range(0, len(texts.pids), _TURNED):
+        until = min(first + _TURNED, len(texts.pids))
+        here = np.flatnonzero((bm25.texts >= first) & (bm25.texts < until))
+        here = here[np.argsort(bm25.texts[here], kind="stable")]  # by text, and then by word
+        words = (np.searchsorted(bm25.starts, here, side="right") - 1).astype(np.int32)
+        ends = np.searchsorted(bm25.texts[here], np.arange(first, until + 1))
+        for start in range(first, until, _AT_ONCE):
+            positions, rows = np.arange(start, min(start + _AT_ONCE, until)), []
+            for i, vector in zip(positions.tolist(), texts.dense.at(positions), strict=True):
+                own = slice(ends[i - first], ends[i - first + 1])
+                scores = bm25.data[here[own]]
+                rows.append(Row(int(texts.pids[i]), vector, words[own], scores))
+            yield rows

@@ -10,13 +10,14 @@ import threading
 from typing import Any
 
 import uvicorn
+from anyio import to_thread
 from mcp.server import MCPServer
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from rag_flywheel.errors import ConfigError
+from rag_flywheel.errors import ConfigError, StorageError
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.service.addresses import is_local_name, on_loopback, same_origin
 from rag_flywheel.store.service.keys import Key, any_key, find_key
@@ -35,7 +36,7 @@ def key_of(request: Any) -> Key | None:
 class Guard:
     """Answers what may not ask: another host's name, a page of another site, a key that is not known.
 
-    keys: the file that holds the keys; None: there are none, and only loopback is served. index: the name
+    keys: the records that hold the keys; None: there are none, and only loopback is served. index: the name
     that keys may be limited to.
     """
 
@@ -50,11 +51,18 @@ class Guard:
                 name.decode("latin-1").lower(): value.decode("latin-1")
                 for name, value in scope["headers"]
             }
-            refused = self._of_another_site(headers) or self._without_key(headers, scope)
+            refused = self._of_another_site(headers) or await self._refused(headers, scope)
             if refused is not None:
                 await _refuse(send, *refused)
                 return
         await self._app(scope, receive, send)
+
+    async def _refused(self, headers: dict[str, str], scope: Scope) -> tuple[int, str] | None:
+        """As `_without_key`, in a thread of its own: the keys may be on a server, and that may be gone."""
+        try:
+            return await to_thread.run_sync(self._without_key, headers, scope)
+        except StorageError as error:
+            return 503, str(error)
 
     def _of_another_site(self, headers: dict[str, str]) -> tuple[int, str] | None:
         host, origin = headers.get("host", ""), headers.get("origin")
@@ -91,6 +99,8 @@ class Guard:
 async def _refuse(send: Send, status: int, message: str) -> None:
     body = json.dumps({"error": message}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if status == 503:
+        headers.append((b"retry-after", b"2"))
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

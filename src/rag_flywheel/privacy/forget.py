@@ -14,10 +14,12 @@ from pathlib import Path
 
 from rag_flywheel.curate.judgments import judgments
 from rag_flywheel.deploy import prune
-from rag_flywheel.deploy.current import read_current, withdraw
-from rag_flywheel.deploy.lock import refresh_lock
+from rag_flywheel.deploy.current import read_current
+from rag_flywheel.deploy.follow import locked
+from rag_flywheel.deploy.promote import make_none_live
 from rag_flywheel.deploy.prune import drop_dead_vectors, forget_progress
-from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
+from rag_flywheel.deploy.shared import known_versions, manifest_of
+from rag_flywheel.deploy.versions import version_folder
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError, FlywheelError, StorageError, counted
 from rag_flywheel.rank.raters import load_raters, weights_of
@@ -47,7 +49,7 @@ def forget(
     Raises LockedError, StorageError; after an error that came once rows were deleted, the next
     refresh does the remaining steps.
     """
-    with disk_errors(root), refresh_lock(root, database, wait_s=_WAIT_S):
+    with disk_errors(root), locked(root, database, wait_s=_WAIT_S):
         report = _deleted(root, database, user, tenant_key)
         _finish(root, database, rebuild)
         return replace(report, version=_live(root))
@@ -61,7 +63,7 @@ def finish_forgetting(root: Path, database: Database, *, rebuild: Rebuild) -> Re
     with database.reading() as conn:
         if not forgetting.unfinished(conn):
             return None
-    with disk_errors(root), refresh_lock(root, database):
+    with disk_errors(root), locked(root, database):
         return _finish(root, database, rebuild)
 
 
@@ -108,10 +110,10 @@ def _live(root: Path) -> str | None:
     return None if current is None else current.version
 
 
-def _is_from_before(root: Path, version: str, event: int) -> bool:
+def _is_from_before(root: Path, database: Database, version: str, event: int) -> bool:
     """Whether no vote from this event number on counted for a version."""
     try:
-        return read_manifest(root, version).votes_until < event
+        return manifest_of(root, database, version).votes_until < event
     except FlywheelError:
         return False
 
@@ -121,14 +123,15 @@ def _finish(root: Path, database: Database, rebuild: Rebuild) -> RefreshReport |
         begun, first = forgetting.unfinished(conn), forgetting.first_unfinished_event(conn)
     if not begun or first is None:
         return None
-    kept = {version for version in list_versions(root) if _is_from_before(root, version, first)}
+    known = known_versions(root, database)
+    kept = {version for version in known if _is_from_before(root, database, version, first)}
     report = rebuild()
     rejected = report.outcome == "rejected"
     if not rejected:
         kept.add(str(report.version))
     elif _live(root) not in kept:  # it must not stay either: nothing is live until the next refresh
-        withdraw(root)
-    prune.prune(root, keep=0, never=kept)
+        make_none_live(root, database)
+    prune.delete_all_but(root, database, kept)
     prune.clean_staging(root, foreign=True)
     prune.clean_quarantine(root)
     prune.clean_strays(root)

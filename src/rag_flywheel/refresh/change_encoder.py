@@ -17,7 +17,8 @@ from pathlib import Path
 from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy.current import name_encoder, read_current
 from rag_flywheel.deploy.files import files_below
-from rag_flywheel.deploy.lock import change_lock, refresh_lock
+from rag_flywheel.deploy.follow import locked
+from rag_flywheel.deploy.lock import change_lock
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.prune import drop_vectors_of, revisions_in_use
 from rag_flywheel.deploy.verify import note_checked
@@ -86,7 +87,7 @@ def change_encoder(
         finish_forgetting(
             root, database, rebuild=lambda: refresh_locked(rebuilt, When(), anew=True)
         )
-        with refresh_lock(root, database, wait_s=_WAIT_S):
+        with locked(root, database, wait_s=_WAIT_S):
             _require_no_rollback(root)
             report = _changed(job, to, forced, began)
             scores = {**report.scores}
@@ -104,7 +105,7 @@ def drop_change(root: Path, database: Database) -> int:
             found, live = encoders.change(conn), encoders.identity(conn)
         if found is None:
             return 0
-        used = {*revisions_in_use(root), *([live.revision] if live else [])}
+        used = {*revisions_in_use(root, database), *([live.revision] if live else [])}
         n = 0
         if found.to.revision not in used:
             n = drop_vectors_of(database, found.to.revision)
@@ -132,7 +133,7 @@ def prepare_encoder(job: Job, every: Encoders, manifest: Manifest) -> None:
 def _already_live(job: Job, new: KnownEncoder, began: float) -> RefreshReport:
     """Finish what a change that died after it went live left to do."""
     root, database = job.root, job.database
-    with refresh_lock(root, database, wait_s=_WAIT_S):
+    with locked(root, database, wait_s=_WAIT_S):
         with database.transaction() as conn:
             found = encoders.change(conn)
             if found is not None and found.to.identity == new.identity:

@@ -20,12 +20,20 @@ from rag_flywheel.deploy.build import (
     write_parameters,
     write_statistics,
 )
-from rag_flywheel.deploy.current import make_live
 from rag_flywheel.deploy.loaded import LoadedVersion, load_parameters, load_version
+from rag_flywheel.deploy.lock import require_lock
 from rag_flywheel.deploy.manifest import Manifest, Parent
+from rag_flywheel.deploy.promote import make_live
 from rag_flywheel.deploy.prune import CHECKPOINT, forget_progress
+from rag_flywheel.deploy.shared import discard, known_versions, manifest_of
 from rag_flywheel.encoder import Encoder
-from rag_flywheel.errors import CorruptFileError, EncoderNotFoundError, FlywheelError, counted
+from rag_flywheel.errors import (
+    CorruptFileError,
+    EncoderNotFoundError,
+    FlywheelError,
+    LockedError,
+    counted,
+)
 from rag_flywheel.evaluate.gate import Looks
 from rag_flywheel.evaluate.gate_file import FILE_NAME as GATE_FILE
 from rag_flywheel.evaluate.gate_file import gate_text
@@ -184,6 +192,7 @@ def next_version(
             running.job.published.write(manifest, built_texts(version))
         log.info("refresh: read the new version back, sampled passages find themselves")
         with database.transaction() as conn:  # first: a version without its token is foreign
+            require_lock(root, database, conn)
             timeline.record_build(conn, manifest.id, manifest.token)
         deploy.publish(root, staged, manifest.id)
         if running.job.indexes is not None:
@@ -198,7 +207,11 @@ def next_version(
             *_withdrawn(running, learned, before, manifest.id, conn, changed=change is not None),
             *_looks(learned, manifest.id),
         ]
-    make_live(root, database, "promote", current, looks, running.job.published)
+    try:
+        make_live(root, database, "promote", current, looks, running.job.published)
+    except LockedError:  # it may rest on what another process has deleted since
+        discard(root, database, manifest.id)
+        raise
     reason = counted(len(built.pids), "passage") + (", none changed" if built.linked else "")
     if learned.again is not None:
         reason = f"{reason}; {learned.again.why}"
@@ -631,7 +644,7 @@ def _rests_on_none_deleted(running: RunningJob, live: Live) -> str | None:
     version = live.version
     while version is not None and first is not None:
         try:
-            manifest = deploy.read_manifest(running.job.root, version)
+            manifest = manifest_of(running.job.root, running.job.database, version)
         except FlywheelError:
             return None
         if manifest.votes_until < first:
@@ -649,9 +662,10 @@ def _parent(root: Path, live: Live, encoder: Encoder) -> Parent | None:
 
 def _manifest(running: RunningJob, live: Live, built: Built, tuned: str | None) -> Manifest:
     encoder = running.encoder
-    known = deploy.list_versions(running.job.root)
+    root, database = running.job.root, running.job.database
+    known = {*deploy.list_versions(root), *known_versions(root, database)}
     return Manifest(
-        id=deploy.new_version_id(known[-1] if known else None),
+        id=deploy.new_version_id(max(known, default=None)),
         created=wall_clock.now(),
         parent=_rests_on_none_deleted(running, live),
         encoder=encoder.name,

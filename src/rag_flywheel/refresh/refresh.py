@@ -15,12 +15,21 @@ from rag_flywheel.curate.source import Source
 from rag_flywheel.deploy import prune
 from rag_flywheel.deploy import versions as deploy
 from rag_flywheel.deploy.current import name_encoder, set_aside_foreign
-from rag_flywheel.deploy.lock import refresh_lock
+from rag_flywheel.deploy.follow import locked
 from rag_flywheel.deploy.prune import drop_dead_vectors
+from rag_flywheel.deploy.shared import mend
+from rag_flywheel.deploy.shared_settings import settle
 from rag_flywheel.deploy.verify import note_checked
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.tower import TunableEncoder, require_tunable
-from rag_flywheel.errors import BusyError, DiskFullError, EncoderError, StorageError, counted
+from rag_flywheel.errors import (
+    BusyError,
+    DiskFullError,
+    EncoderError,
+    LockedError,
+    StorageError,
+    counted,
+)
 from rag_flywheel.evaluate.gate_file import tried_to_tune
 from rag_flywheel.privacy.question_texts import drop_question_texts
 from rag_flywheel.privacy.retention import FOLDED, fold_old
@@ -49,7 +58,7 @@ def refresh(job: Job, when: When, *, tune: bool = False) -> RefreshReport:
     check is a result, "rejected", not an error. Raises LockedError when another process refreshes,
     and EncoderError when the encoder is to be tuned but cannot be.
     """
-    with disk_errors(job.root), refresh_lock(job.root, job.database):
+    with disk_errors(job.root), locked(job.root, job.database):
         return refresh_locked(job, when, tune=tune)
 
 
@@ -73,6 +82,7 @@ def _refresh(job: Job, when: When, trace: Trace, *, anew: bool, tune: bool) -> R
             "the encoder is tuned to the words of questions, and config store_queries is 'hash': they are "
             "not stored. Refresh without tune"
         )
+    settle(root, database, job.config)
     if left := prune.clean_staging(root):
         log.info("refresh: cleaned up after %d unfinished", left)
     set_aside_foreign(root, database)
@@ -107,7 +117,7 @@ def _refresh(job: Job, when: When, trace: Trace, *, anew: bool, tune: bool) -> R
         report = next_version(RunningJob(job, encoder, source, anew, how), live, began)
         if report.outcome == "promoted":
             if fewer:  # older versions hold what fewer people said
-                prune.prune(root, keep=0, never={str(report.version)})
+                prune.prune(root, database, keep=0, never={str(report.version)})
             with database.transaction() as conn:
                 if mutes_until is not None:
                     journal.write_meta(conn, _MUTES, str(mutes_until))
@@ -115,7 +125,7 @@ def _refresh(job: Job, when: When, trace: Trace, *, anew: bool, tune: bool) -> R
                     journal.write_meta(conn, _PEOPLE, str(job.config.memory_min_users))
     try:
         finish(job, live, report)
-    except StorageError as error:
+    except (StorageError, LockedError) as error:
         if anew or report.outcome != "promoted":
             raise
         log.warning("refresh: %s is live; the rest has to wait: %s", report.version, error)
@@ -130,15 +140,19 @@ def finish(job: Job, live: Live, report: RefreshReport) -> None:
     """Record a refresh and delete what is no longer needed; on an error its version stays live."""
     with job.database.transaction() as conn:
         journal.record_refresh(conn, report)
-    if report.outcome == "promoted":
+    if report.outcome != "promoted":
+        mend(job.root, job.database)
+    else:
         never = {v for v in (report.version, live.current and live.current.version) if v}
-        for version in prune.prune(job.root, keep=job.config.keep_versions, never=never):
+        for version in prune.prune(
+            job.root, job.database, keep=job.config.keep_versions, never=never
+        ):
             log.info("refresh: pruned version %s", version)
-        for version in prune.prune_unreadable(job.root, never={str(report.version)}):
+        for version in prune.prune_unreadable(job.root, job.database, never={str(report.version)}):
             log.info("refresh: deleted version %s, which an earlier release built", version)
         prune.drop_derived(job.root, never={str(report.version)})
         if job.published is not None:
-            job.published.clean(job.root)
+            job.published.clean(job.root, job.database)
     drop_dead_vectors(job.root, job.database)
     _fold(job, live, report)
     if job.config.store_queries == "hash":

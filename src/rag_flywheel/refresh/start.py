@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rag_flywheel.deploy import versions as deploy
-from rag_flywheel.deploy.current import read_current, reconcile
+from rag_flywheel.deploy.current import live_now, read_current, reconcile
 from rag_flywheel.deploy.loaded import load_parameters
 from rag_flywheel.deploy.manifest import Manifest
+from rag_flywheel.deploy.shared import store_of
 from rag_flywheel.deploy.verify import checked_before, note_checked, version_problems
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encoder import Encoder
@@ -46,12 +47,14 @@ class Live:
 
 
 def read_live(root: Path, database: Database) -> Live:
-    """The live version, from CURRENT and the manifest alone; no other file is read.
+    """The live version, from CURRENT, or the database where hosts share versions, and the manifest alone; no
+    other file is read.
 
     Call only while holding the refresh lock.
     """
+    shared = store_of(database) is not None
     try:
-        current = read_current(root)
+        current = live_now(root, database) if shared else read_current(root)
     except CorruptFileError as error:
         log.warning("refresh: %s", error)
         current = None

@@ -17,7 +17,7 @@ from rag_flywheel.deploy.versions import FOLDERS, VERSIONS
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import CorruptFileError, FlywheelError, ReadOnlyError, StorageError
 from rag_flywheel.records import Current, Health, HealthCheck, HealthState
-from rag_flywheel.report import health_of_refreshes, health_of_versions
+from rag_flywheel.report import health_of_hosts, health_of_refreshes, health_of_versions
 from rag_flywheel.store import forgetting, passages
 from rag_flywheel.store.database import FILE_NAME, ChangedError, Database
 from rag_flywheel.store.place import is_linked, open_database
@@ -78,6 +78,8 @@ def _checks(
         found.append(_safely(name, check))
     if usable is not None and live.manifest is not None:
         found += health_of_versions.published(root, usable, live.manifest)
+    if usable is not None:
+        found += health_of_hosts.shared(root, usable)
     if not read_only:
         found.append(_safely("disk space", lambda: _room(root)))
         found.append(_safely("permissions", lambda: _writable(root)))

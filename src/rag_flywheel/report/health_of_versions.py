@@ -13,6 +13,7 @@ from rag_flywheel.deploy.files import entries_below
 from rag_flywheel.deploy.loaded import load_parameters, published_of
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.origin import is_own
+from rag_flywheel.deploy.shared import store_of
 from rag_flywheel.deploy.verify import checked_before, encoder_identity, stray_problems
 from rag_flywheel.deploy.versions import (
     CURRENT,
@@ -87,6 +88,8 @@ def _none(database: Database | None) -> tuple[str, str, str]:
         return "ok", f"there is no {CURRENT}", ""
     with database.snapshot() as conn:
         promoted = journal.last_promoted(conn)
+    if promoted is not None and store_of(database) is not None:
+        return "degraded", f"{promoted} was not fetched yet", "ask a question, which fetches it"
     if promoted is None:
         return "ok", "none was built yet: answers come from the database", ""
     said = f"{CURRENT} is missing, though {promoted} was made live: what votes taught does not act"

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from rag_flywheel.config import Config
-from rag_flywheel.deploy.current import live_of
+from rag_flywheel.deploy.current import live_now, live_of
 from rag_flywheel.deploy.failure_file import noted_failures
 from rag_flywheel.deploy.files import files_below
 from rag_flywheel.deploy.manifest import Manifest
-from rag_flywheel.deploy.versions import list_versions, read_manifest, version_folder
+from rag_flywheel.deploy.shared import known_versions, manifest_of, store_of
+from rag_flywheel.deploy.versions import read_manifest, version_folder
 from rag_flywheel.deploy.waiting import questions_waiting
 from rag_flywheel.errors import (
     CorruptFileError,
@@ -48,7 +49,7 @@ def status(root: Path, database: Database, config: Config) -> Status:
             version=current.version if current else None,
             frozen_at=current.frozen_at if current else None,
             held=current is not None and current.held,
-            n_versions=len(list_versions(root)),
+            n_versions=len(known_versions(root, database)),
             n_passages=passages.count_passages(conn),
             n_indexed=manifest.n_passages if manifest else 0,
             n_waiting=passages.count_passages(conn, after=watermark),
@@ -63,8 +64,23 @@ def status(root: Path, database: Database, config: Config) -> Status:
             encoder_change=_encoder_change(conn),
             n_questions_waiting=questions_waiting(conn, manifest),
             engine=config.engine,
+            **_shared(database, current),
             **_dense(root, manifest),
         )
+
+
+def _shared(database: Database, current: Current | None) -> dict[str, Any]:
+    """Where hosts share versions, and since when another one is live than this folder has; None: it is
+    not."""
+    store = store_of(database)
+    if store is None:
+        return {}
+    with database.reading() as conn:
+        change = journal.last_change(conn)
+    live = None if change is None or change.current is None else change.current.version
+    behind = change is not None and change.current != current
+    since = utc(change.at) if behind and change is not None else None
+    return {"objects": str(store), "live_version": live, "behind_since": since}
 
 
 def n_questions_waiting(root: Path, database: Database) -> int:
@@ -123,12 +139,12 @@ def bytes_below(folder: Path) -> int:
 
 
 def versions(root: Path, database: Database) -> list[VersionInfo]:
-    """The versions on disk, the newest first; one whose manifest cannot be read is left out."""
-    current = live_of(root, database)
+    """The versions there are, the newest first; one whose manifest cannot be read is left out."""
+    current = live_now(root, database)
     infos = []
-    for version in reversed(list_versions(root)):
+    for version in reversed(known_versions(root, database)):
         try:
-            manifest = read_manifest(root, version)
+            manifest = manifest_of(root, database, version)
         except FlywheelError:
             continue  # `verify` names it
         infos.append(

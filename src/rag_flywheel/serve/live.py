@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rag_flywheel.curate.source import Source
+from rag_flywheel.deploy.follow import Follower
 from rag_flywheel.deploy.loaded import LoadedVersion
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.errors import ClosedError, FlywheelError, UnreachableError
@@ -24,7 +25,7 @@ from rag_flywheel.serve.state import State
 from rag_flywheel.serve.texts import Texts
 from rag_flywheel.store import forgetting, journal
 from rag_flywheel.store.database import ChangedError, Database
-from rag_flywheel.store.timeline import read_moment
+from rag_flywheel.store.timeline import Moment, read_moment, read_moment_and_change
 
 log = logging.getLogger("rag_flywheel")
 ReadCurrent = Callable[[], Current | None]
@@ -51,7 +52,8 @@ class LiveState:
     """The newest State, loaded whole and swapped in one step; thread-safe.
 
     read_current names the live version; load_live loads it, with the event number that evidence is
-    frozen at; a change of current_file means that another version is live. texts: where those of its states
+    frozen at; a change of current_file means that another version is live. follower: brings the folder up to
+    what is live by the database; None: the folder is where that is decided. texts: where those of its states
     are read, None: in the store.
     """
 
@@ -62,9 +64,11 @@ class LiveState:
         read_current: ReadCurrent,
         load_live: LoadLive,
         current_file: Path,
+        follower: Follower | None = None,
         texts: Texts | None = None,
     ) -> None:
         self.texts = Texts(database) if texts is None else texts
+        self._follower = follower
         self._database = database
         self._source = source
         self._read_current = read_current
@@ -80,21 +84,23 @@ class LiveState:
         self._lock = threading.Lock()  # held while the state is exchanged, never while files load
         self._loading = threading.Lock()  # held while files load
         self._loader: threading.Thread | None = None
+        self._begun: object = None  # what was loaded in the background last: each is tried once
         self.alone = False  # whether the server of the store could not be reached at the last call
-        self._begun: _Signature = None  # the last one loaded in the background: each is tried once
 
     def state(self) -> State:
         """The state after every event committed before this call, of any process.
 
-        Its version is the live one, unless a refresh has just made another: until that is loaded,
-        the one before answers. When a new live version cannot be loaded, the last one goes on
+        Its version is the live one, unless a refresh has just made another: until that is fetched and
+        loaded, the one before answers. When a new live version cannot be, the last one goes on
         serving and the error is logged; it is raised only when there is no last one. While the server of the
         store cannot be reached, the last state goes on, which is logged, unless it was rolled back.
         """
         try:
             state = self._newest()
         except UnreachableError as error:
-            if (live := self._live) is None or not self._is_as_live(live):
+            if (live := self._live) is None:
+                raise
+            if live.signature != self._signature() and not self._is_as_live(live):
                 raise
             self._log_alone(live.state, error)
             return live.state
@@ -111,8 +117,9 @@ class LiveState:
                     self.renew()
             live = self._live
             assert live is not None
-            with self._database.reading() as conn:
-                moment = read_moment(conn)
+            moment = self._moment(live)
+            if moment is None:
+                continue
             if moment == (live.state.timeline, live.state.seq) and self._database.file == live.file:
                 return live.state
             if (state := self._caught_up(live)) is not None:
@@ -120,6 +127,21 @@ class LiveState:
             log.warning("another state of the database was restored: all is loaded anew")
             self.renew(unless=live)
         raise AssertionError("the database was replaced at every try to read it")
+
+    def _moment(self, live: _Live) -> Moment | None:
+        """The state of the database; None: the folder was brought up to another live version."""
+        follower = self._follower
+        with self._database.reading() as conn:
+            if follower is None:
+                return read_moment(conn)
+            moment, change = read_moment_and_change(conn)
+        if not follower.lags(change):
+            return moment
+        if follower.has_failed(change) or self._may_go_on(live):
+            self._load_aside((change, time.monotonic()))
+            return moment
+        self.renew()
+        return None
 
     def _log_alone(self, state: State, error: UnreachableError) -> None:
         """Say once that questions are answered without the server."""
@@ -163,6 +185,8 @@ class LiveState:
         Raises the errors of loading when there is no last state to go on with.
         """
         with self._loading:
+            if self._follower is not None:
+                self._follower.bring_up(anew=unless is not None)
             live = self._live
             if live is not None and live is not unless and live.signature == self._signature():
                 return
@@ -197,8 +221,6 @@ class LiveState:
 
     def _is_as_live(self, live: _Live) -> bool:
         """Whether the live version is that of a state or a later one, with evidence up to the same event."""
-        if live.signature == self._signature():
-            return True
         try:
             current = self._read_current()
         except FlywheelError:
@@ -219,14 +241,16 @@ class LiveState:
         with self._database.snapshot() as conn:
             return journal.count_by_hand(conn) + forgetting.count_done(conn)
 
-    def _load_aside(self, signature: _Signature) -> None:
-        if signature == self._begun:
+    def _load_aside(self, what: object) -> None:
+        """Load the live version in the background. what: a name of this attempt, of which each is made
+        once."""
+        if what == self._begun:
             return
         with self._lock:
             busy = self._loader is not None and self._loader.is_alive()
-            if busy or self._closed or signature == self._begun:
+            if busy or self._closed or what == self._begun:
                 return
-            self._begun = signature
+            self._begun = what
             self._loader = threading.Thread(target=self._renew_aside, name="rag-flywheel-load")
             self._loader.start()
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rag_flywheel.config import Config
 from rag_flywheel.curate.source import Source
-from rag_flywheel.deploy.current import live_of, read_current
+from rag_flywheel.deploy.current import live_now, live_of, read_current
+from rag_flywheel.deploy.follow import follower_of
 from rag_flywheel.deploy.loaded import (
     LoadedVersion,
     SharedIndexes,
@@ -13,13 +14,14 @@ from rag_flywheel.deploy.loaded import (
     load_version,
 )
 from rag_flywheel.deploy.manifest import Manifest
+from rag_flywheel.deploy.shared import store_of
 from rag_flywheel.deploy.verify import checked_before, note_checked
 from rag_flywheel.deploy.versions import CURRENT, check, read_manifest, version_folder
 from rag_flywheel.disk import disk_errors
 from rag_flywheel.encode.tower import FILE_NAME as TUNED_FILE
 from rag_flywheel.encode.tuned import TunedQueries
 from rag_flywheel.encoder import Encoder, Encoders, TextEncoder
-from rag_flywheel.errors import CorruptFileError, UnknownIdError
+from rag_flywheel.errors import CorruptFileError, MissingObjectError, UnknownIdError
 from rag_flywheel.records import Current
 from rag_flywheel.serve.live import LiveState
 from rag_flywheel.serve.lookups import Lookups
@@ -48,14 +50,18 @@ def server_of(
     """
     source = Source(encoders.get(), config)
     last = LastLoaded(encoders, indexes)
-    live = LiveState(
-        database,
-        source,
-        lambda: current_of(root),
-        lambda: read_live(root, database, last),
-        root / CURRENT,
-        Texts(database, text_copy(root, database)),
-    )
+    follower = follower_of(root, database)
+
+    def read_current() -> Current | None:
+        return current_of(root) if follower is None else live_now(root, database)
+
+    def load_live() -> tuple[LoadedVersion, int | None]:
+        if follower is not None:
+            follower.require_version()
+        return read_live(root, database, last)
+
+    texts = Texts(database, text_copy(root, database))
+    live = LiveState(database, source, read_current, load_live, root / CURRENT, follower, texts)
     return Server(database, config, source, live, lookups, postponed)
 
 
@@ -149,6 +155,7 @@ def _read(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedVersi
     current = live_of(root, database)
     _log_fallback(read_current(root), current)
     if current is None:
+        _require_none_live(root, database)
         return empty_version(last.encoders.get()), None
     try:
         return _read_version(root, database, last, current.version), current.frozen_at
@@ -157,6 +164,17 @@ def _read(root: Path, database: Database, last: LastLoaded) -> tuple[LoadedVersi
             f"{root / CURRENT} names version {current.version}, which is not there; run "
             "`rag-flywheel refresh` to build one from the database, or `rag-flywheel rollback ID`"
         ) from error
+
+
+def _require_none_live(root: Path, database: Database) -> None:
+    """Raises MissingObjectError where hosts share versions, and one is live that this folder has not: answers
+    without what votes taught, from the database alone, would be slow and thin."""
+    live = None if store_of(database) is None else live_now(root, database)
+    if live is not None:
+        raise MissingObjectError(
+            f"version {live.version}, which is live, is not in {root}; expected it to be fetched there: open "
+            "the index once without read_only, and see that the object store answers"
+        )
 
 
 def _read_version(root: Path, database: Database, last: LastLoaded, version: str) -> LoadedVersion:

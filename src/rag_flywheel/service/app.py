@@ -3,7 +3,9 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
@@ -43,7 +45,10 @@ from rag_flywheel.service.routes import (
 from rag_flywheel.service.settings import Settings
 from rag_flywheel.service.tokens import SECRET, Tokens
 from rag_flywheel.service.watch import Watch
-from rag_flywheel.store.service.file import open_file, secret
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.postgres import PostgresDatabase
+from rag_flywheel.store.service.counts import Counts, FileCounts, ServerCounts
+from rag_flywheel.store.service.state import now, open_state, secret
 
 logger = logging.getLogger("rag_flywheel")
 ROUTERS = (
@@ -86,15 +91,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        state = open_file(settings.state_file)
-        rates_file = settings.state_file.with_suffix(".rates.db")
+        state = open_state(settings.records)
         try:
             indexes = Indexes.open(settings.indexes, kind)
             try:
-                rates = Rates(rates_file, settings.calls_per_minute, settings.votes_per_minute)
-                tokens = Tokens(secret(state, SECRET), settings.token_s)
+                counts = _counts(settings, state)
+                rates = Rates(counts, settings.calls_per_minute, settings.votes_per_minute)
+                clock = partial(now, state)
+                tokens = Tokens(secret(state, SECRET), settings.token_s, clock)
+                app.state.ready_limiter = CapacityLimiter(2)
                 app.state.service = Service(settings, indexes, state, rates, tokens)
-                app.state.watch = watch = Watch(indexes, settings)
+                app.state.watch = watch = Watch(indexes, settings, state)
                 watch.start()
                 try:
                     yield
@@ -138,6 +145,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
         app.include_router(router, prefix="/indexes/{index}")
     return app
+
+
+def _counts(settings: Settings, state: Database) -> Counts:
+    """The counters of the limits, shared by as many as share the records."""
+    if isinstance(state, PostgresDatabase):
+        return ServerCounts(state)
+    return FileCounts(settings.local_file.with_suffix(".rates.db"))
 
 
 def _kind(settings: Settings) -> type[Observed]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
 
 from rag_flywheel.service.guards import is_for_browsers
 from rag_flywheel.service.indexes import Indexes
@@ -17,6 +18,7 @@ from rag_flywheel.service.settings import Settings
 from rag_flywheel.service.tokens import Tokens
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.service.keys import SCOPES, Key, Scope, any_key, find_key
+from rag_flywheel.store.service.requests import Seen
 from rag_flywheel.store.tenants import Tenant
 
 if TYPE_CHECKING:
@@ -48,14 +50,14 @@ class TenantArguments(TypedDict):
 class Call:
     """One allowed call: the index it is for, and who calls.
 
-    tried_at: when the same request was first tried, in seconds since 1970, if its process died, so that it
-        may have been done; None: it was not.
+    tried: what the indexes held when the same request was first tried, if that ended without an answer, so
+        that it may have been done; None: it was not.
     """
 
     service: Service
     name: str
     key: Key
-    tried_at: float | None = None
+    tried: Seen | None = None
 
     @property
     def fw(self) -> "Observed":
@@ -82,11 +84,11 @@ class Call:
 
         what: shows whether it did, as "GET /v1/versions".
         """
-        if self.tried_at is not None:
+        if self.tried is not None:
             raise Refused(
                 409,
                 "OutcomeUnknown",
-                "the process of the first attempt died, so this may be done; look at "
+                "the first attempt ended without an answer, so this may be done; look at "
                 f"{what}, and send it with another Idempotency-Key if it is not",
             )
 
@@ -110,7 +112,10 @@ class KeyRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def known(request: Request) -> Response:
-            key_in(request)
+            if service_of(request).state.REMOTE:
+                await run_in_threadpool(key_in, request)
+            else:  # reading a file takes less than the way to another thread
+                key_in(request)
             return await handle(request)
 
         return known
@@ -121,7 +126,7 @@ def key_in(request: Request) -> Key:
 
     A request is counted once, towards the calls of its key. Raises Refused, with 401 without a key that is
     known, and with 429 beyond the limit of its calls.
-    Not in a thread of its own: reading a key takes less than the way there.
+    A route has asked for it before its dependencies do, so that these never wait.
     """
     found: Key | None = getattr(request.state, "key", None)
     if found is None:
@@ -246,4 +251,4 @@ def call_on(request: Request, index: str, key: Key) -> Call:
     if key.indexes is not None and index not in key.indexes:
         raise Refused(403, "Forbidden", "this key is not for this index")
     service.indexes[index]  # or it is unknown
-    return Call(service, index, key, getattr(request.state, "tried_at", None))
+    return Call(service, index, key, getattr(request.state, "tried", None))

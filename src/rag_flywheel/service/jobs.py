@@ -1,7 +1,7 @@
 """Long work, in processes of its own: begun by one request, watched and cancelled by others.
 
-Every process of the service knows every job. A refresh that is cancelled or killed leaves the index as it
-was.
+Every process and host of the service knows every job. A refresh that is cancelled or killed leaves the index
+as it was.
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,8 +18,10 @@ from typing import Any
 from rag_flywheel.store.database import Database
 from rag_flywheel.store.service import jobs
 from rag_flywheel.store.service.jobs import Job, JobKind
+from rag_flywheel.store.service.state import named
 
 _ENDS_S = 10.0  # within which a process that is asked to has to end
+_LOOK_S = 0.2  # between two looks whether a job of another host has ended
 _children: dict[str, "subprocess.Popen[bytes]"] = {}  # or they would stay as zombies
 
 
@@ -28,7 +31,7 @@ def begin(
     """Begin a job in a process of its own. Raises LockedError while the index has another under way."""
     _reap()
     id_ = jobs.add(database, index, kind, is_job)
-    words = [sys.executable, "-m", "rag_flywheel.service.run_job", str(database.path), id_]
+    words = [sys.executable, "-m", "rag_flywheel.service.run_job", named(database), id_]
     process = subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
     )
@@ -63,7 +66,11 @@ def cancel(database: Database, index: str, id_: str) -> Job:
         return job
     jobs.note_cancelled(database, id_)
     pid = jobs.process_of(database, id_)
-    if pid is not None and is_job(pid, id_):
+    if pid is None:  # on another host, where it looks for this now and then
+        until = time.monotonic() + _ENDS_S
+        while find(database, index, id_).ended is None and time.monotonic() < until:
+            time.sleep(_LOOK_S)
+    elif is_job(pid, id_):
         os.kill(pid, signal.SIGTERM)
         if (process := _children.get(id_)) is not None:
             try:

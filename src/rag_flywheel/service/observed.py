@@ -21,6 +21,7 @@ from rag_flywheel.report.numbers import IndexNumbers, numbers
 from rag_flywheel.report.ready import Readiness, readiness
 from rag_flywheel.service import metrics
 from rag_flywheel.store.tenants import Tenant
+from rag_flywheel.store.timeline import read_moment
 from rag_flywheel.tracing.feedback import RECORDS, Arguments, Feedback
 
 _SOURCES = "retrieve", "retrieve_many", "rank_many", "rerank"
@@ -62,6 +63,11 @@ class Observed(Flywheel):
     ) -> Run:
         """The run that feedback names in place of a retrieval. Raises InputError, UnknownIdError."""
         return self._run(retrieval_id, run, tenant, all_tenants)
+
+    def newest_event(self) -> int:
+        """The number of the newest event of the index. Raises StorageError."""
+        with self._database.reading() as conn:
+            return read_moment(conn).seq
 
     def readiness(self) -> Readiness:
         """Whether questions can be answered and recorded now, as far as can be told in milliseconds."""

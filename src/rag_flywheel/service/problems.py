@@ -24,6 +24,7 @@ from rag_flywheel.errors import (
     ServiceError,
     StorageError,
     UnknownIdError,
+    UnreachableError,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -122,7 +123,9 @@ def status_of(error: FlywheelError) -> int:
 def of_error(error: FlywheelError) -> Response:
     """An error of the library as a response."""
     status = status_of(error)
-    again = {"Retry-After": "1"} if isinstance(error, BusyError) else {}
+    again = {}
+    if isinstance(error, BusyError):
+        again = {"Retry-After": "2" if isinstance(error, UnreachableError) else "1"}
     return problem(status, type(error).__name__, str(error), headers=again)
 
 

@@ -1,13 +1,11 @@
-"""How many calls and votes a minute, in fixed windows that all processes of the service share."""
+"""How many calls and votes a minute, in fixed windows that all processes and hosts of the service share."""
 
 import hashlib
 import logging
 import math
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from rag_flywheel.errors import StorageError
 from rag_flywheel.service.problems import Refused
@@ -43,13 +41,13 @@ class Use:
 class Rates:
     """The limits of one service. None for a number: the default; 0: no limit.
 
-    Where the file of the counters fails, everything is allowed: a limit must not end the service.
+    Where the counters fail, everything is allowed: a limit must not end the service.
     """
 
     def __init__(
-        self, path: Path, calls_per_minute: int | None, votes_per_minute: int | None
+        self, counts: Counts, calls_per_minute: int | None, votes_per_minute: int | None
     ) -> None:
-        self._counts = Counts(path)
+        self._counts = counts
         self._calls, self._votes = calls_per_minute, votes_per_minute
 
     def call(self, caller: str, *, free: bool) -> Use | None:
@@ -81,7 +79,7 @@ class Rates:
             self._take("votes", most, f"{index} {voice}", n, f"votes {whose}")
 
     def close(self) -> None:
-        """Close the file of the counters."""
+        """Close the counters."""
         self._counts.close()
 
     def _most(self, given: int | None, default: int, free: bool) -> int:
@@ -102,8 +100,8 @@ class Rates:
     def _counted(self, counter: str, n: int) -> tuple[int, int]:
         """(what a counter is after n more, in how many seconds its window ends)."""
         try:
-            used, ends = self._counts.add(counter, n, _WINDOW_S)
+            used, left_s = self._counts.add(counter, n, _WINDOW_S)
         except StorageError as error:
             log.warning("the limits of calls and votes are not kept: %s", error)
             return 0, 1
-        return used, max(math.ceil(ends - time.time()), 1)
+        return used, max(math.ceil(left_s), 1)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from fastapi import Response
@@ -45,14 +44,14 @@ def is_recorded(call: "Call", named: "TenantArguments", votes: Sequence[Cast]) -
 
     False for a call that is the first attempt itself. named: the tenant of the call.
     """
-    if call.tried_at is None or not votes:
+    if call.tried is None or not votes:
         return False
     users = {
         vote.user_id: None if vote.user_id is None else call.fw.hashed_user(vote.user_id)
         for vote in votes
     }
     left = set(votes)
-    for each in _since(call, named, int(call.tried_at)):
+    for each in _since(call, named, call.tried.get(call.name, 0)):
         left -= {
             vote
             for vote in left
@@ -66,12 +65,13 @@ def is_recorded(call: "Call", named: "TenantArguments", votes: Sequence[Cast]) -
     return False
 
 
-def _since(call: "Call", named: "TenantArguments", second: int) -> Iterator[RecordedVote]:
-    """The votes of the tenant since a second, the newest first."""
+def _since(call: "Call", named: "TenantArguments", event: int) -> Iterator[RecordedVote]:
+    """The votes of the tenant after an event, the newest first: numbers are the same on every host, while
+    times are of the host that wrote them."""
     before = None
     while page := call.fw.votes(_AT_ONCE, before=before, **named):
         for vote in page:
-            if datetime.fromisoformat(vote.at).timestamp() < second:
+            if vote.number <= event:
                 return
             yield vote
         before = page[-1].number

@@ -17,8 +17,8 @@ from rag_flywheel.service import logs, metrics
 from rag_flywheel.service.app import create_app
 from rag_flywheel.service.scratch import hold, scratch_folder
 from rag_flywheel.service.settings import PREFIX, Settings
-from rag_flywheel.store.service.file import open_file
 from rag_flywheel.store.service.keys import any_key
+from rag_flywheel.store.service.state import open_state
 
 _END_S = 20  # within which running calls may end
 _IDLE_S = (
@@ -80,7 +80,7 @@ def check(settings: Settings) -> None:
     be unsafe to start with."""
     for folder in settings.indexes.values():
         require_index(folder)
-    database = open_file(settings.state_file)
+    database = open_state(settings.records)
     try:
         has_key = any_key(database)
     finally:

@@ -1,25 +1,35 @@
-"""The process of one job: python -m rag_flywheel.service.run_job STATE_FILE JOB_ID.
+"""The process of one job: python -m rag_flywheel.service.run_job STATE JOB_ID.
 
-Standard input says what to do, as JSON: {"folder": ..., "kind": ...}, and the arguments of the call.
+STATE names the records of the service, as a file or a URL. Standard input says what to do, as JSON:
+{"folder": ..., "kind": ...}, and the arguments of the call.
 """
 
 import json
+import os
+import signal
 import sys
+import threading
 import time
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import suppress
 
-from rag_flywheel.errors import FlywheelError, InputError
+from rag_flywheel.errors import BusyError, FlywheelError, InputError, StorageError
 from rag_flywheel.flywheel import Flywheel
 from rag_flywheel.service.answers import encoded
+from rag_flywheel.store.database import Database
 from rag_flywheel.store.service import jobs
-from rag_flywheel.store.service.file import open_file
+from rag_flywheel.store.service.state import open_state
 
 _EVERY_S = 0.25  # at most as often is it noted how far it is
+_BEAT_S = 2.0  # how often it says that it lives, and looks whether it was cancelled
+_WAITS_S = 60.0  # for which it tries to note how it ended, while the records cannot be written
+_AGAIN_S = 1.0
 
 
-def main(state_file: str, id_: str) -> int:
+def main(state: str, id_: str) -> int:
     """Do the job, and note how it ended."""
-    database = open_file(Path(state_file))
+    database = open_state(state)
+    ended = threading.Event()
     try:
         given = json.load(sys.stdin)
         kind, folder = given.pop("kind"), given.pop("folder")
@@ -27,6 +37,7 @@ def main(state_file: str, id_: str) -> int:
             jobs.note_started(database, id_)
         except InputError:  # it was cancelled before it began
             return 1
+        threading.Thread(target=_beat, args=(database, id_, ended), daemon=True).start()
         noted = 0.0
 
         def progress(step: str, done: int, total: int) -> None:
@@ -34,7 +45,8 @@ def main(state_file: str, id_: str) -> int:
             now = time.monotonic()
             if now - noted >= _EVERY_S:
                 noted = now
-                jobs.note_progress(database, id_, step, done, total)
+                with suppress(BusyError):  # the index may be elsewhere, and go on
+                    jobs.note_progress(database, id_, step, done, total)
 
         try:
             with Flywheel.open(folder, create=False) as fw:
@@ -43,17 +55,35 @@ def main(state_file: str, id_: str) -> int:
                 else:
                     result = fw.forget(**given)
         except FlywheelError as error:
-            jobs.end(
-                database,
-                id_,
-                "failed",
-                error={"type": type(error).__name__, "message": str(error)},
-            )
+            why = {"type": type(error).__name__, "message": str(error)}
+            _note(lambda: jobs.end(database, id_, "failed", error=why))
             return 1
-        jobs.end(database, id_, "done", result=json.loads(encoded(result)))
+        _note(lambda: jobs.end(database, id_, "done", result=json.loads(encoded(result))))
         return 0
     finally:
+        ended.set()
         database.close()
+
+
+def _beat(database: Database, id_: str, ended: threading.Event) -> None:
+    """Say now and then that this process lives, and end it when another host cancels the job."""
+    while not ended.wait(_BEAT_S):
+        with suppress(StorageError):
+            if jobs.beat(database, id_):
+                jobs.end(database, id_, "cancelled")
+                os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _note(note: Callable[[], None]) -> None:
+    """Write to the records, and wait for them while they cannot be reached."""
+    until = time.monotonic() + _WAITS_S
+    while True:
+        try:
+            return note()
+        except BusyError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_AGAIN_S)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rag_flywheel.errors import ConfigError
 from rag_flywheel.service.logs import LogFormat
+from rag_flywheel.store.postgres import is_url
 from rag_flywheel.store.service.addresses import on_loopback
 from rag_flywheel.store.service.names import file_beside, named_folder
+from rag_flywheel.store.service.state import address_of
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 PREFIX = "RAG_FLYWHEEL_SERVICE_"
@@ -25,8 +27,9 @@ class Settings(BaseSettings):
     """What the service serves and where.
 
     indexes: the folder of each index by its name; the first is the default one.
-    state: the SQLite file of the service's own records: keys, repeated requests, jobs. None: service.db
-        beside the folder of the first index.
+    state: the service's own records, keys, repeated requests, limits and jobs: the path of a SQLite file, or
+        the URL of a PostgreSQL database that many hosts share, as "postgresql://HOST/DATABASE?schema=NAME".
+        None: service.db beside the folder of the first index.
     host, port: where it listens; anywhere but on loopback it wants a key to exist.
     workers: processes that answer.
     open_access: serve callers without a key, as an administrator; None: on loopback, where no key exists.
@@ -47,7 +50,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     indexes: Annotated[dict[str, Path], NoDecode] = Field(default_factory=dict)
-    state: Path | None = None
+    state: str | Path | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     workers: Annotated[int, Field(ge=1, le=64)] = 1
@@ -73,6 +76,14 @@ class Settings(BaseSettings):
         if not isinstance(given, str):
             return given
         return dict(named_folder(part) for part in given.split(",") if part.strip())
+
+    @field_validator("state")
+    @classmethod
+    def _check_state(cls, given: str | Path | None) -> str | Path | None:
+        """A URL as it is, anything else as a path."""
+        if isinstance(given, str) and is_url(given):
+            return address_of(given).url
+        return None if given is None else Path(given)
 
     @field_validator("origins")
     @classmethod
@@ -104,9 +115,17 @@ class Settings(BaseSettings):
         return on_loopback(self.host)
 
     @property
-    def state_file(self) -> Path:
-        """The SQLite file of the service's own records. Raises ConfigError without any index."""
-        if self.state is not None:
+    def records(self) -> str | Path:
+        """The service's own records, as `open_state` takes them. Raises ConfigError without any index."""
+        return self.local_file if self.state is None else self.state
+
+    @property
+    def local_file(self) -> Path:
+        """The file of the records, or where it would be: this host's scratch files are beside it.
+
+        Raises ConfigError without any index.
+        """
+        if isinstance(self.state, Path):
             return self.state
         if not self.indexes:
             raise ConfigError("found no index to serve; name its folder, as in --index indexes/kb")

@@ -8,10 +8,12 @@ import json
 import re
 from dataclasses import dataclass
 
-from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
+from itsdangerous import BadData, SignatureExpired
 
 from rag_flywheel.records import HashedUser
 from rag_flywheel.service.problems import Refused
+from rag_flywheel.service.signed import Clock, signed
+from rag_flywheel.store import wall_clock
 from rag_flywheel.store.tenants import Tenant
 
 SECRET = "feedback tokens"
@@ -32,16 +34,21 @@ class Token:
 
 
 class Tokens:
-    """Makes and reads tokens. secret: that of the service; lasts_s: for how long they can be used."""
+    """Makes and reads tokens.
 
-    def __init__(self, secret: bytes, lasts_s: int) -> None:
+    secret: that of the service; lasts_s: for how long they can be used; clock: by which that is told.
+    """
+
+    def __init__(self, secret: bytes, lasts_s: int, clock: Clock = wall_clock.now) -> None:
         self._lasts_s = lasts_s
         # 48 bytes are 64 characters exactly; with _SHAPE, no other text stands for the same signature
-        self._signed = URLSafeTimedSerializer(
+        self._signed = signed(
             secret,
-            salt="rag-flywheel feedback token 1",
+            "rag-flywheel feedback token 1",
+            clock,
             serializer=json,
-            signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha384},
+            key_derivation="hmac",
+            digest_method=hashlib.sha384,
         )
 
     def make(self, token: Token) -> str:

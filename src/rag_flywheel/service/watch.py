@@ -21,6 +21,8 @@ from rag_flywheel.service import metrics
 from rag_flywheel.service.indexes import Indexes
 from rag_flywheel.service.scratch import scratch_folder
 from rag_flywheel.service.settings import Settings
+from rag_flywheel.store.database import Database
+from rag_flywheel.store.service.state import require_readable
 
 log = logging.getLogger("rag_flywheel")
 _FILE, _LOCK = "indexes.json", "reader.lock"
@@ -41,7 +43,9 @@ class _Known:
 class Watch:
     """Loads, reads and tells; thread-safe. `close` before the indexes are closed."""
 
-    def __init__(self, indexes: Indexes, settings: Settings) -> None:
+    def __init__(self, indexes: Indexes, settings: Settings, state: Database) -> None:
+        """state: the service's own records."""
+        self._state = state
         self._indexes = indexes
         self._settings = settings
         self._own = ExitStack()
@@ -77,13 +81,23 @@ class Watch:
         told = self._told
         if told is not None and time.monotonic() - told[0] < _CACHED_S:
             return told[1:]
-        found, running = list(self._not_loaded()), 0.0
+        found, running = [*self._not_loaded(), *self._not_recorded()], 0.0
         for _, fw in self._indexes:
             ready = fw.readiness()
             found += ready.problems
             running = max(running, ready.refresh_running_s)
         self._told = time.monotonic(), tuple(dict.fromkeys(found)), running
         return self._told[1:]
+
+    def _not_recorded(self) -> list[str]:
+        try:
+            require_readable(self._state)
+        except FlywheelError as error:
+            return [
+                "the service's own records, its keys among them, cannot be read "
+                f"({type(error).__name__}); see whether their server runs, and ask again"
+            ]
+        return []
 
     def _not_loaded(self) -> list[str]:
         return [

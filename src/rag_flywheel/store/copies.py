@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_flywheel.errors import CorruptFileError, InputError
-from rag_flywheel.store import journal
 from rag_flywheel.store.connection import Connection, each_row, in_parts, scalar
+from rag_flywheel.store.journal import DAMAGED, OBJECTS, SETTINGS, drop_meta, read_meta, write_meta
 from rag_flywheel.store.passages import read_clock
 from rag_flywheel.store.place import FOLDER
 from rag_flywheel.store.schema import expected_tables
@@ -28,6 +28,8 @@ _NUMBERED = (
     ),
 )
 """Tables whose rows the engine numbers by itself, and the column; passages have their own rule."""
+_OF_ONE_PLACE = FOLDER, OBJECTS, SETTINGS, DAMAGED
+"""Keys of `meta` that say where an index lies, and go into no copy."""
 
 
 def write_copy(conn: Connection, copy: Path) -> None:
@@ -85,14 +87,14 @@ def put_on_server(copy: Path, database: "PostgresDatabase") -> None:
 def replace_on_server(copy: Path, database: "PostgresDatabase") -> None:
     """Replace all that a schema holds, durably, by what a copy holds; its readers go on meanwhile.
 
-    The folder that it belongs to stays the same."""
+    Where its versions lie stays the same."""
     from rag_flywheel.store.migrations import migrations
 
     with (
         closing(sqlite3.connect(copy, isolation_level=None)) as source,
         database.transaction() as conn,
     ):
-        folder = journal.read_meta(conn, FOLDER)
+        kept = {key: read_meta(conn, key) for key in _OF_ONE_PLACE}
         tables = list(expected_tables(migrations))
         for table in tables:  # some refuse that rows are deleted
             conn.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
@@ -101,8 +103,9 @@ def replace_on_server(copy: Path, database: "PostgresDatabase") -> None:
         for table in tables:
             conn.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
         _count_on(source, conn)
-        if folder is not None:
-            journal.write_meta(conn, FOLDER, folder)
+        for key, value in kept.items():
+            if value is not None:
+                write_meta(conn, key, value)
 
 
 def _count_on(source: sqlite3.Connection, conn: Connection) -> None:
@@ -138,6 +141,8 @@ def _copy_rows(source: Connection, target: Connection) -> None:
     from rag_flywheel.store.migrations import migrations
 
     for table, columns in expected_tables(migrations).items():
+        if table == "fetches":
+            continue
         names = ", ".join(columns)
         if table in ("meta", "clock"):
             target.execute(f"DELETE FROM {table}")
@@ -148,4 +153,5 @@ def _copy_rows(source: Connection, target: Connection) -> None:
         sql = f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})"
         for part in in_parts(rows):
             target.executemany(sql, part)
-    target.execute("DELETE FROM meta WHERE key = ?", (FOLDER,))
+    for key in _OF_ONE_PLACE:
+        drop_meta(target, key)

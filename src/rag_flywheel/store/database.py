@@ -67,6 +67,8 @@ class Database(ABC):
     """
 
     HANDLE: ClassVar[type[Handle[Any]]] = Handle
+    REMOTE: ClassVar[bool] = False
+    """Whether each use asks a server, which takes its time and may be gone."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path

@@ -183,6 +183,12 @@ def count_begun(conn: Connection) -> int:
     return int(scalar(conn, "SELECT count(*) FROM forgets WHERE state = 'begun'"))
 
 
+def last_at(conn: Connection) -> float | None:
+    """When the deletion of a user was begun or done last, in seconds since 1970; None: never."""
+    at = scalar(conn, "SELECT max(at) FROM forgets")
+    return None if at is None else column_checks.seconds("forgets.at", at)
+
+
 def count_done(conn: Connection) -> int:
     """How many users were forgotten completely, with all that was learned from their votes."""
     return int(scalar(conn, "SELECT count(*) FROM forgets WHERE state = 'done'"))

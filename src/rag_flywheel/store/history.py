@@ -43,7 +43,7 @@ def _live_changes(conn: Connection, n: int) -> Iterable[Entry]:
         (n,),
     )
     for at, action, version, frozen_at, held, reason in rows:
-        text = f"{version} is live"
+        text = f"{version or 'no version'} is live"
         if action == "promote" and reason:
             text += f": {reason}"
         if frozen_at is not None:

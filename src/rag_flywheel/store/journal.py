@@ -1,7 +1,7 @@
 """Records refreshes, looks of the gate and changes of the live version, and the encoder of the index.
 
-Rows about the live version are intents: the file CURRENT decides, and its content is recorded here
-when the two differ.
+Rows about the live version are intents where the index has one folder: the file CURRENT there decides, and
+its content is recorded here when the two differ. Where hosts have folders of their own, the last row decides.
 """
 
 import json
@@ -11,6 +11,11 @@ from typing import NamedTuple
 from rag_flywheel.records import Current, RefreshReport
 from rag_flywheel.store import column_checks, wall_clock
 from rag_flywheel.store.connection import Connection, append_rows, scalar
+
+OBJECTS, SETTINGS, DAMAGED = "objects", "settings", "damaged"
+"""The keys, in `meta`, of the address of the object store that versions are in, of the settings that hosts
+share, and of a version that a host found damaged there; they are in no copy."""
+_NONE = ""  # in the place of a version: none is live
 
 
 def read_meta(conn: Connection, key: str) -> str | None:
@@ -26,6 +31,16 @@ def write_meta(conn: Connection, key: str, value: str) -> None:
         "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         (key, value),
     )
+
+
+def drop_meta(conn: Connection, key: str) -> None:
+    """Delete the value under a name."""
+    conn.execute("DELETE FROM meta WHERE key = ?", (key,))
+
+
+def is_shared(conn: Connection) -> bool:
+    """Whether hosts have folders of their own, and fetch versions from an object store."""
+    return read_meta(conn, OBJECTS) is not None
 
 
 def record_refresh(conn: Connection, report: RefreshReport) -> None:
@@ -189,9 +204,23 @@ def last_live_change_at(conn: Connection) -> float | None:
     return None if at is None else column_checks.seconds("moves.at", at)
 
 
+class LiveChange(NamedTuple):
+    """A change of the live version: its number, when it was made, and what is live since; None: nothing
+    is."""
+
+    id: int
+    at: float
+    current: Current | None
+
+
 def record_live_change(conn: Connection, action: str, current: Current) -> None:
     """Append the intent to make a version live."""
     append_rows(conn, "moves", {"at": wall_clock.now(), "action": action, **vars(current)})
+
+
+def record_none_live(conn: Connection) -> None:
+    """Append that no version is live any more."""
+    record_live_change(conn, "found", Current(_NONE))
 
 
 def count_by_hand(conn: Connection) -> int:
@@ -208,11 +237,25 @@ def was_intended(conn: Connection, current: Current) -> bool:
 
 def last_live_change(conn: Connection) -> Current | None:
     """The live version according to the journal."""
+    found = last_change(conn)
+    return None if found is None else found.current
+
+
+def last_change(conn: Connection) -> LiveChange | None:
+    """The last change of the live version; None: there was none."""
     row = conn.execute(
-        "SELECT version, frozen_at, held FROM moves ORDER BY id DESC LIMIT 1"
+        "SELECT id, at, version, frozen_at, held FROM moves ORDER BY id DESC LIMIT 1"
     ).fetchone()
     if row is None:
         return None
-    frozen_at = column_checks.optional_whole("moves.frozen_at", row[1])
-    held = column_checks.whole("moves.held", row[2])
-    return Current(column_checks.text("moves.version", row[0]), frozen_at, bool(held))
+    version = column_checks.text("moves.version", row[2])
+    frozen_at = column_checks.optional_whole("moves.frozen_at", row[3])
+    held = column_checks.whole("moves.held", row[4])
+    current = None if version == _NONE else Current(version, frozen_at, bool(held))
+    number = column_checks.whole("moves.id", row[0])
+    return LiveChange(number, column_checks.seconds("moves.at", row[1]), current)
+
+
+def last_change_number(conn: Connection) -> int:
+    """The number of the last change of the live version; 0: there was none."""
+    return int(scalar(conn, "SELECT coalesce(max(id), 0) FROM moves"))

@@ -300,6 +300,15 @@ CREATE INDEX retrievals_at ON retrievals (at);
 """
 # forgotten: what went with the users who were forgotten, by keyed hashes; `store/forgotten.py` says of what.
 _FORGOTTEN = "CREATE TABLE forgotten (key BLOB PRIMARY KEY) WITHOUT ROWID"
+# fetches: which host is fetching which version of an index that hosts share, and since when.
+_FETCHES = """
+CREATE TABLE fetches (
+    host TEXT NOT NULL,
+    version TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (host, version)
+) WITHOUT ROWID
+"""
 _WITH_USERS = {
     "retrievals": ("user_id", "session_id"),
     "votes": ("user_id",),
@@ -546,6 +555,12 @@ def m034_forgotten(db: sqlite_utils.Database) -> None:
     ids in the tool, which several tenants may use."""
     _execute(db, _FORGOTTEN)
     db.execute("CREATE INDEX imports_external ON imports (external) WHERE external IS NOT NULL")
+
+
+@migrations()
+def m035_fetches(db: sqlite_utils.Database) -> None:
+    """Which host is fetching which version, where hosts have folders of their own."""
+    _execute(db, _FETCHES)
 
 
 def _was_used(db: sqlite_utils.Database) -> bool:

@@ -1,16 +1,19 @@
 """Where the store of an index folder is: in the SQLite file there, or on the server that a file there names.
 
 The versions of an index lie in one folder, whichever it is: the folder and the store know each other by a
-token, so that two folders do not build versions of the same store without knowing of each other.
+token, so that two folders do not build versions of the same store without knowing of each other. Where they
+lie in an object store, hosts have folders of their own, and the store knows its address instead.
 """
 
 import secrets
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_flywheel.disk import read_bytes, replace_text
 from rag_flywheel.errors import CorruptFileError, InputError, StorageError
 from rag_flywheel.store import journal
+from rag_flywheel.store.connection import scalar
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.store.postgres import Address, PostgresDatabase
 from rag_flywheel.store.sqlite import SqliteDatabase
@@ -64,22 +67,39 @@ def text_copy(root: Path, database: Database) -> TextCopy | None:
     return TextCopy(root / TEXTS)
 
 
-def check_server(root: Path, address: Address) -> None:
-    """Raises StorageError when the server of an address does not answer."""
+def settings_there(root: Path, address: Address) -> str | None:
+    """The settings that hosts share of the index at an address; None: there is none yet, or one folder has
+    them.
+
+    Raises StorageError when the server does not answer.
+    """
     database = open_database(root, address=address)
     try:
-        with database.reading():
-            pass
+        with database.reading() as conn:
+            if not scalar(conn, "SELECT to_regclass('meta') IS NOT NULL"):
+                return None
+            return journal.read_meta(conn, journal.SETTINGS)
     finally:
         database.close()
 
 
+def host_of(root: Path) -> str:
+    """A name of the host that has this folder, which no other has."""
+    return f"{_read(root)[1]} {socket.gethostname()}"
+
+
 def open_store(
-    root: Path, user_hash: "Hash", *, read_only: bool = False, address: Address | None = None
+    root: Path,
+    user_hash: "Hash",
+    *,
+    read_only: bool = False,
+    address: Address | None = None,
+    own: bool = True,
 ) -> Database:
     """The store of the index folder at `root`, with the tables of this release.
 
-    user_hash: as `migrate` takes it. Raises InputError, StorageError.
+    user_hash: as `migrate` takes it; own: whether to see that its versions lie in no other folder. Raises
+    InputError, StorageError.
     """
     from rag_flywheel.store.migrations import (  # sqlite-utils takes 50 ms to load
         migrate,
@@ -96,7 +116,8 @@ def open_store(
             migrate(database, user_hash)
         if isinstance(database, PostgresDatabase):
             database.close_connections()  # the next ones know the tables
-            require_own(root, database)
+            if own:
+                require_own(root, database)
         return database
     except BaseException:
         database.close()
@@ -114,6 +135,8 @@ def require_own(root: Path, database: PostgresDatabase) -> None:
     """Raises StorageError when the versions of the index lie in another folder; the tables must be there."""
     token = _read(root)[1]
     with database.reading() as conn:
+        if journal.is_shared(conn):
+            return
         known = journal.read_meta(conn, FOLDER)
     if known is None and not database.read_only:
         with database.transaction() as conn:
@@ -123,7 +146,9 @@ def require_own(root: Path, database: PostgresDatabase) -> None:
     if known != token:
         raise StorageError(
             f"the versions of the index at {database.address} lie in another folder than {root}; open it "
-            "with that folder. Where that is lost, `rag-flywheel copy` the index to another schema"
+            "with that folder. For hosts with folders of their own, open it once with that folder and "
+            "objects=URL, the address of an object store. Where that folder is lost, `rag-flywheel copy` the "
+            "index to another schema"
         )
 
 

@@ -78,14 +78,16 @@ class Address:
     schema: str
 
     @classmethod
-    def of(cls, url: str) -> "Address":
+    def of(cls, url: str, *, schema: str = _SCHEMA) -> "Address":
         """The address that a URL of PostgreSQL gives; `?schema=` names the schema.
+
+        schema: where the URL names none.
 
         Raises InputError, also for a password, since the folder of the index keeps the URL.
         """
         parts = urlsplit(url)
         options = _options(parts.query)
-        schema = dict(options).get("schema", _SCHEMA)
+        schema = dict(options).get("schema", schema)
         if not _NAME.fullmatch(schema) or schema.startswith("pg_"):
             raise InputError(
                 f"the schema is {quoted(schema)}; expected up to 63 of the letters a to z, digits and _, "
@@ -224,6 +226,18 @@ class _NoRows:
 _NO_ROWS = _NoRows()
 
 
+@dataclass
+class HeldLock:
+    """A lock of the server that a thread holds.
+
+    pid: of the process of the server whose connection holds it; began: a number that its holder notes, by
+    which it sees what others did if they got the lock meanwhile.
+    """
+
+    pid: int
+    began: int = 0
+
+
 class _Translated:
     """Raises errors of psycopg in the block as ours."""
 
@@ -276,6 +290,8 @@ class PostgresDatabase(Database):
     folder: of the index, which holds its settings and versions.
     """
 
+    REMOTE = True
+
     def __init__(self, address: Address, folder: Path, *, read_only: bool = False) -> None:
         _driver()
         super().__init__(folder / FILE_NAME, read_only=read_only)
@@ -289,9 +305,7 @@ class PostgresDatabase(Database):
         handle: Handle[PostgresConnection] = self._handle()
         with handle.lock, _Translated(self):
             self.require_open()
-            if handle.conn is None or (
-                not handle.conn.in_transaction and _is_gone(handle.conn.raw)
-            ):
+            if handle.conn is None or (not handle.conn.in_transaction and is_gone(handle.conn.raw)):
                 handle.close()
                 with self._pause.attempt():
                     handle.conn = self.connect()
@@ -342,6 +356,16 @@ class PostgresDatabase(Database):
         conn.send("COMMIT", _FLUSH)
         return token
 
+    def place(self) -> str:
+        """What tells this schema from a copy of it, in another database or on another server."""
+        with self.reading() as conn:
+            row = conn.raw.execute(
+                "SELECT (SELECT system_identifier FROM pg_control_system()), oid, %s::text FROM pg_database "
+                "WHERE datname = current_database()",
+                (self.address.schema,),
+            ).fetchone()
+        return repr(row)
+
     def make_schema(self) -> None:
         """Make the schema of the index, unless it is there. Raises ReadOnlyError, StorageError."""
         with self.reading() as conn:
@@ -351,6 +375,11 @@ class PostgresDatabase(Database):
         with self.transaction() as conn:
             conn.raw.execute(f'CREATE SCHEMA IF NOT EXISTS "{self.address.schema}"')
         self.close_connections()  # the next ones know it by its number
+
+    def drop_schema(self) -> None:
+        """Delete the schema with all that is in it, if it is there. Raises StorageError."""
+        with self.transaction() as conn:
+            conn.raw.execute(f'DROP SCHEMA IF EXISTS "{self.address.schema}" CASCADE')
 
     @contextmanager
     def transaction(
@@ -410,9 +439,10 @@ class PostgresDatabase(Database):
                         conn.raw.execute("ROLLBACK")
 
     @contextmanager
-    def lock(self, name: str, why: str, *, wait_s: float = 0.0) -> Iterator[None]:
+    def lock(self, name: str, why: str, *, wait_s: float = 0.0) -> Iterator["HeldLock"]:
         """Hold a lock of the index in the block, "refresh" or "change"; the server frees it when the
-        connection ends, and so when its holder dies. Raises LockedError, which says why, after wait_s."""
+        connection ends, and so when its holder dies: `held_lock` tells. Raises LockedError, which says why,
+        after wait_s."""
         with _Translated(self):
             conn = self.connect()
         try:
@@ -423,13 +453,38 @@ class PostgresDatabase(Database):
                     if time.monotonic() >= until:
                         raise LockedError(why)
                     time.sleep(_LOOK_S)
+            held = self._locks_held()
+            before = held.get(name)  # which this thread lost
+            held[name] = mine = HeldLock(conn.raw.info.backend_pid)
             try:
-                yield
+                yield mine
             finally:
+                held.pop(name, None)
+                if before is not None:
+                    held[name] = before
                 with suppress(_driver().Error):  # at once: the end of a connection takes its time
                     conn.raw.execute("SELECT pg_advisory_unlock_all()")
         finally:
             conn.raw.close()
+
+    def held_lock(self, conn: Connection, name: str) -> "HeldLock | None":
+        """The lock that this thread took by `lock`, if its connection still holds it: that may have ended
+        while the process slept."""
+        held = self._locks_held().get(name)
+        if held is None:
+            return None
+        sql = (
+            "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 "
+            "AND classid = ?::bigint::oid AND objid = ?::bigint::oid AND pid = ? AND database = "
+            "(SELECT oid FROM pg_database WHERE datname = current_database()))"
+        )
+        there = scalar(conn, sql, (_LOCKS[name], self._key % 2**32, held.pid))
+        return held if there else None
+
+    def _locks_held(self) -> dict[str, "HeldLock"]:
+        """The locks that this thread took, by their names."""
+        found: dict[str, HeldLock] = self._local.__dict__.setdefault("held", {})
+        return found
 
     def problems(self) -> list[str]:
         """Nothing: the server checks what it stores by itself."""
@@ -496,7 +551,7 @@ class PostgresDatabase(Database):
         return StorageError(f"{where}: {said}")
 
 
-def _is_gone(raw: "psycopg.Connection[Any]") -> bool:
+def is_gone(raw: "psycopg.Connection[Any]") -> bool:
     """Whether an idle connection was ended: then there is something to read, without an exchange."""
     if raw.closed or raw.broken:
         return True

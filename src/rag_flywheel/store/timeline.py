@@ -9,6 +9,7 @@ restore changes, so that a running process notices that its events are no longer
 import hashlib
 import json
 import secrets
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,16 @@ def read_moment(conn: Connection) -> Moment:
     return Moment(
         column_checks.text("clock.timeline", timeline), column_checks.whole("clock.seq", seq)
     )
+
+
+def read_moment_and_change(conn: Connection) -> tuple[Moment, int]:
+    """The same, with the number of the last change of the live version, 0: there was none; by one query."""
+    sql = "SELECT timeline, seq, (SELECT coalesce(max(id), 0) FROM moves) FROM clock"
+    timeline, seq, change = conn.execute(sql).fetchone() or (None, None, None)
+    moment = Moment(
+        column_checks.text("clock.timeline", timeline), column_checks.whole("clock.seq", seq)
+    )
+    return moment, column_checks.whole("moves.id", change)
 
 
 def begin_timeline(conn: Connection, *, goes_on: bool = False) -> None:
@@ -79,6 +90,18 @@ def token_of(conn: Connection, version: str) -> str | None:
     """The token of a version that was built from this database; None for any other."""
     value = scalar(conn, "SELECT token FROM builds WHERE version = ?", (version,))
     return column_checks.optional_text("builds.token", value)
+
+
+def builds(conn: Connection) -> list[str]:
+    """The versions that were built from this database, the oldest first: where hosts have folders of their
+    own, those that were not deleted since."""
+    rows = conn.execute("SELECT version FROM builds ORDER BY version")
+    return [column_checks.text("builds.version", row[0]) for row in rows]
+
+
+def drop_builds(conn: Connection, versions: Iterable[str]) -> None:
+    """Note no more that these versions were built from this database."""
+    conn.executemany("DELETE FROM builds WHERE version = ?", [(version,) for version in versions])
 
 
 def digest_now(conn: Connection) -> str:

@@ -8,20 +8,30 @@ Search is exact: of vectors every one is compared, and of words the rows of thos
 
 import os
 import re
+import socket
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 
 from rag_flywheel.errors import ConfigError, EngineError, counted
+from rag_flywheel.store.postgres import is_gone
 from rag_flywheel.vector_database import Chosen, Field, Row, unanswered
 
 _ADDRESS = re.compile(r"(postgres(?:ql)?://[^#\s]*)#([a-z_][a-z0-9_]{0,19})", re.ASCII)
 _PASSWORD = re.compile(r"//[^@/]*:[^@/]+@|[?&]password=")
 _MOST = 1_000_000  # passages that a search returns
-_CONNECT_S, _ANSWER_MS = 10, 60_000
+_CONNECT_S, ANSWER_S = 10, 60
+HANGS_AFTER_S, _SOON_S = 5, 1.0  # the first more than that
+_NOTICED = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""Options of libpq by which a host that is gone is noticed."""
 _WORDS = "_words"
 
 
@@ -71,7 +81,8 @@ class VectorTables:
                 self._url,
                 autocommit=True,
                 connect_timeout=_CONNECT_S,
-                options=f"-c statement_timeout={_ANSWER_MS}",
+                **_NOTICED,
+                options=f"-c statement_timeout={1_000 * ANSWER_S}",
             )
             yield conn
         except psycopg.Error as error:
@@ -83,12 +94,29 @@ class VectorTables:
                 with self._lock:
                     self._idle.append(conn)
 
+    @contextmanager
+    def answering(self, within_s: float = ANSWER_S + HANGS_AFTER_S) -> Iterator[Any]:
+        """A connection, as from `connection`, that is cut off when the server hangs."""
+        with self.connection() as conn:
+            timer = threading.Timer(within_s, _cut_off, (conn,))
+            timer.daemon = True
+            timer.start()
+            try:
+                yield conn
+            finally:
+                timer.cancel()
+
     def _taken(self) -> Any:
-        """A connection of this process that is idle; None: there is none."""
+        """A connection of this process that is idle, and was not ended; None: there is none."""
         with self._lock:
             if self._of != os.getpid():  # those of the process that this one was forked from
                 self._idle, self._of = [], os.getpid()
-            return self._idle.pop() if self._idle else None
+            while self._idle:
+                conn = self._idle.pop()
+                if not is_gone(conn):
+                    return conn
+                conn.close()
+            return None
 
     def close(self) -> None:
         """As in `VectorDatabase`."""
@@ -98,7 +126,7 @@ class VectorTables:
     def answers(self) -> bool:
         """As in `VectorDatabase`."""
         try:
-            with self.connection() as conn:
+            with self.answering(_SOON_S) as conn:
                 conn.execute("SELECT 1")
         except EngineError:
             return False
@@ -111,12 +139,15 @@ class VectorTables:
     def has(self, collection: str, n: int) -> bool:
         """As in `VectorDatabase`."""
         name = self.name(collection)
-        with self.connection() as conn:
-            (there,) = conn.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone()
+        with self.answering() as conn:
+            sql = "SELECT to_regclass(%s) IS NOT NULL AND to_regclass(%s) IS NOT NULL"
+            (there,) = conn.execute(sql, (name, f"{name}{_WORDS}")).fetchone()
             if not there:
                 return False
-            (found,) = conn.execute(f"SELECT count(*) FROM {name}").fetchone()
-        return bool(found == n)
+            sql = f"SELECT count(*), coalesce(sum(cardinality(words)), 0) FROM {name}"
+            found, n_words = conn.execute(sql).fetchone()
+            (n_found,) = conn.execute(f"SELECT count(*) FROM {name}{_WORDS}").fetchone()
+        return bool(found == n and n_words == n_found)
 
     def write(self, collection: str, dim: int, n: int, rows: Iterable[Sequence[Row]]) -> None:
         """As in `VectorDatabase`, in one transaction."""
@@ -187,12 +218,17 @@ class TableCollection:
         """As in `Collection`."""
         condition, pids = "", list[list[int]]()
         if chosen is not None:
-            condition = f"WHERE pid {'= ANY' if chosen.these else '<> ALL'} (%s)"
             pids = [list(chosen.pids)]
-        with self._database.connection() as conn:
+            condition = "WHERE pid = ANY (%s)"
+            if not chosen.these:  # by a hash of them, which <> ALL is not in every plan
+                condition = (
+                    "WHERE NOT EXISTS "
+                    "(SELECT FROM unnest(%s::bigint[]) AS left_out (pid) WHERE left_out.pid = own.pid)"
+                )
+        with self._database.answering() as conn:
             if field == "words":
                 sql = (
-                    f"SELECT pid FROM {self._name}{_WORDS} JOIN unnest(%s::int[], %s::real[]) "
+                    f"SELECT pid FROM {self._name}{_WORDS} AS own JOIN unnest(%s::int[], %s::real[]) "
                     f"AS asked (word, times) USING (word) {condition} "
                     "GROUP BY pid ORDER BY sum(score * times) DESC, pid LIMIT %s"
                 )
@@ -202,7 +238,7 @@ class TableCollection:
                 ]
             else:
                 sql = (
-                    f"SELECT pid FROM {self._name} {condition} "
+                    f"SELECT pid FROM {self._name} AS own {condition} "
                     "ORDER BY dense <#> %s::vector, pid LIMIT %s"
                 )
                 every = [
@@ -214,7 +250,7 @@ class TableCollection:
     def rows(self, pids: Sequence[int]) -> list[Row]:
         """As in `Collection`."""
         sql = f"SELECT pid, dense::real[], words, scores FROM {self._name} WHERE pid = ANY (%s)"
-        with self._database.connection() as conn:
+        with self._database.answering() as conn:
             found = conn.execute(sql, (list(pids),), binary=True).fetchall()
         return [
             Row(
@@ -225,3 +261,9 @@ class TableCollection:
             )
             for pid, dense, words, scores in found
         ]
+
+
+def _cut_off(conn: Any) -> None:
+    """End a connection that another thread waits for, which then raises."""
+    with suppress(Exception), socket.socket(fileno=os.dup(conn.fileno())) as own:
+        own.shutdown(socket.SHUT_RDWR)

@@ -15,7 +15,7 @@ from rag_flywheel.curate.groups import NEAR_DUPLICATE
 from rag_flywheel.curate.trust import _PRIOR as TRUST_PRIOR
 from rag_flywheel.curate.trust import MOST as MOST_TRUST
 from rag_flywheel.curate.weights import WEIGHTS
-from rag_flywheel.deploy import backup, current, loaded, manifest
+from rag_flywheel.deploy import backup, current, loaded, manifest, objects, shared
 from rag_flywheel.disk import _MOST_BYTES as MOST_FILE
 from rag_flywheel.disk import MOST_JSON
 from rag_flywheel.encode import cluster
@@ -155,6 +155,13 @@ def postgresql(page: Page) -> None:
         page.says(f"{name} | {{:,}} | {{:,}} |", *values)
     page.says("Medians over {} questions", found["n_queries"])
     page.says("(a load of {:.0f})", found["machine"]["load"])
+
+
+def object_store(page: Page) -> None:
+    """docs/how-to/versions-in-an-object-store.md."""
+    assert shared._FETCH_S == 3_600.0  # "stays for an hour"
+    assert (objects.GRACE_S, shared._LATELY_S) == (86_400.0, 2 * 86_400.0)  # "a day", "two days"
+    page.lets("example", "from 8 to 18")
 
 
 def cron(page: Page) -> None:

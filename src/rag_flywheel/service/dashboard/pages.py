@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -150,6 +151,14 @@ class Page:
     call: Call
     began: float = field(default_factory=time.time)
 
+    @cached_property
+    def changed_here(self) -> float:
+        """When the visitor last changed something, by the clock of this host."""
+        if not self.session.changed:
+            return 0.0
+        clock = dashboard_of(self.request).sessions.clock
+        return self.session.changed + time.time() - clock()
+
     @property
     def fw(self) -> Flywheel:
         """The index."""
@@ -204,7 +213,7 @@ class Page:
         return dashboard_of(self.request).results.get(
             (self.scope, what),
             compute,
-            since=self.session.changed,
+            since=self.changed_here,
             fresh_s=FRESH_S if fresh_s is None else fresh_s,
             until=self.began + WAIT_S,
         )
@@ -230,7 +239,8 @@ class Page:
 
     def changed(self, path: str, notice: str, **query: object) -> Response:
         """Go to a page, which tells what was done and shows nothing older than that."""
-        session = replace(self.session.with_notice(notice), changed=time.time())
+        now = dashboard_of(self.request).sessions.clock()
+        session = replace(self.session.with_notice(notice), changed=now)
         self.request.state.session = session
         return RedirectResponse(self.url(path, **query), status_code=303)
 
@@ -320,7 +330,7 @@ class PageRoute(APIRoute):
 
         async def handled(request: Request) -> Response:
             sessions = (await run_in_threadpool(dashboard_of, request)).sessions
-            stored = sessions.read(request)
+            stored = await run_in_threadpool(sessions.read, request)
             session = request.state.session = stored or new_session()
             try:
                 if request.method == "POST":
@@ -339,7 +349,8 @@ class PageRoute(APIRoute):
             except (Refused, FlywheelError, RequestValidationError, HTTPException) as error:
                 response = _error_page(request, error)
             if request.state.session != stored:
-                sessions.write(request, response, request.state.session)
+                session = request.state.session
+                await run_in_threadpool(sessions.write, request, response, session)
             response.headers.update(HEADERS)
             return response
 

@@ -5,12 +5,14 @@ import hmac
 import json
 import secrets
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fastapi import Request, Response
-from itsdangerous import BadSignature, URLSafeTimedSerializer
+from itsdangerous import BadSignature
 
+from rag_flywheel.service.signed import signed
 from rag_flywheel.store.database import Database
-from rag_flywheel.store.service.file import secret
+from rag_flywheel.store.service.state import now, secret
 from rag_flywheel.store.tenants import Tenant
 
 COOKIE = "fw_session"
@@ -26,7 +28,7 @@ class Session:
     id: random, so that forms can be bound to it. key_id: None: nobody has signed in.
     tenant: the one that a key of all tenants looks at, as JSON; None: all.
     notice: a sentence for the next page. changed: when this visitor last changed something, in seconds
-        since 1970.
+        since 1970 by `Sessions.clock`.
     """
 
     id: str
@@ -51,12 +53,13 @@ class Session:
 
 
 class Sessions:
-    """Reads and writes the cookies of one service, whose processes share a secret."""
+    """Reads and writes the cookies of one service, whose processes and hosts share a secret and a clock."""
 
     def __init__(self, state: Database) -> None:
         """state: the service's own records."""
         self._secret = secret(state, _SECRET)
-        self._signed = URLSafeTimedSerializer(self._secret, salt="session")
+        self.clock = partial(now, state)
+        self._signed = signed(self._secret, "session", self.clock)
 
     def read(self, request: Request) -> Session | None:
         """The session of a request; None where there is none that is signed and young enough."""

@@ -95,7 +95,7 @@ def _root(call: Call, name: str) -> Path:
     check_text("name", name, MOST_NAME_CHARS)
     if not name or "/" in name or "\0" in name or name.startswith("."):
         raise InputError(f"name is {quoted(name)}; expected a word such as 'documents'")
-    state = call.service.settings.state_file
+    state = call.service.settings.local_file
     return state.resolve().with_name(f"{state.name}.uploads") / call.name / name
 
 

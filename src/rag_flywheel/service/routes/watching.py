@@ -1,5 +1,6 @@
 """For those who watch the service: whether it lives, whether it is ready, and its metrics."""
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Request, Response
 
 from rag_flywheel.service import metrics
@@ -19,9 +20,13 @@ async def lives() -> Response:
 
 
 @router.get("/readyz")
-def ready(request: Request) -> Response:
-    """Whether the model and the live version are loaded, and the index can be read and written to."""
-    problems, running_s = request.app.state.watch.problems()
+async def ready(request: Request) -> Response:
+    """Whether the model and the live version are loaded, and the index can be read and written to.
+
+    In a thread of its own, so that it is told as well while all others wait for a server that is gone.
+    """
+    own: CapacityLimiter = request.app.state.ready_limiter
+    problems, running_s = await to_thread.run_sync(request.app.state.watch.problems, limiter=own)
     if problems:
         return problem(503, "NotReady", "; ".join(problems), headers={"Retry-After": _AGAIN_S})
     return answer({"status": "ready", "refresh_running_s": round(running_s)})

@@ -1,1 +1,1 @@
-"""The records of the HTTP service, in a SQLite file of its own: keys, repeated requests, jobs."""
+"""The records of the HTTP service, apart from any index: keys, repeated requests, jobs."""

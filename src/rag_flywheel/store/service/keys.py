@@ -61,7 +61,9 @@ def make_key(
     text = PREFIX + secrets.token_urlsafe(32)
     ordered = tuple(scope for scope in SCOPES if scope in given)
     named = None if indexes is None else tuple(indexes)
-    key = Key(secrets.token_hex(6), name, ordered, tenant, named, public, wall_clock.now())
+    with database.reading() as conn:
+        created = wall_clock.now_of(conn)
+    key = Key(secrets.token_hex(6), name, ordered, tenant, named, public, created)
     row = (
         key.id,
         _digest(text),
@@ -84,14 +86,16 @@ def make_key(
 def keys(database: Database) -> list[Key]:
     """All keys, revoked ones too, in the order they were made in."""
     with database.reading() as conn:
-        return [_key(*row) for row in conn.execute(f"SELECT {_COLUMNS} FROM keys ORDER BY rowid")]
+        return [
+            _key(*row) for row in conn.execute(f"SELECT {_COLUMNS} FROM keys ORDER BY created, id")
+        ]
 
 
 def any_key(database: Database, *, revoked: bool = False) -> bool:
     """Whether there is a key that is not revoked. revoked: or one that is."""
     with database.reading() as conn:
-        sql = "SELECT 1 FROM keys WHERE revoked IS NULL OR ? LIMIT 1"
-        return conn.execute(sql, (revoked,)).fetchone() is not None
+        sql = "SELECT 1 FROM keys WHERE revoked IS NULL OR ? = 1 LIMIT 1"
+        return conn.execute(sql, (int(revoked),)).fetchone() is not None
 
 
 def find_key(database: Database, text: str) -> Key | None:
@@ -116,7 +120,8 @@ def revoke_key(database: Database, id_: str) -> None:
     """Revoke a key, in every process from the next request on. Raises UnknownIdError."""
     with database.transaction(durable=True) as conn:
         changed = conn.execute(
-            "UPDATE keys SET revoked = ? WHERE id = ? AND revoked IS NULL", (wall_clock.now(), id_)
+            "UPDATE keys SET revoked = ? WHERE id = ? AND revoked IS NULL",
+            (wall_clock.now_of(conn), id_),
         ).rowcount
     if not changed:
         raise UnknownIdError(
