@@ -22,7 +22,7 @@ def _program() -> ModuleType:
 def many_hosts(page: Page) -> None:
     """docs/how-to/many-hosts.md."""
     page.says("is silent for {:.0f} seconds has failed", jobs.SILENT_S)
-    page.lets("elsewhere", "says 503, and every request gets 503")  # tests/hosts
+    page.lets("elsewhere", "says 503, and whatever writes gets 503")  # tests/hosts
     page.lets("elsewhere", "(409 with")  # tests/hosts
     page.lets("arithmetic", "network of half a millisecond, twenty exchanges are 10 ms")
     page.lets("fact", "up to 40 threads")
