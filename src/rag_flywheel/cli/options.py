@@ -56,8 +56,8 @@ State = Annotated[
     str | None,
     typer.Option(
         envvar="RAG_FLYWHEEL_SERVICE_STATE",
-        help="Where keys, limits and jobs are: a file, or the URL of a PostgreSQL database that hosts share; "
-        "default: service.db beside the first index.",
+        help="Where the records of the service (keys, limits, jobs) are: a file, or the URL of a PostgreSQL "
+        "database that hosts share; default: service.db beside the first index.",
     ),
 ]
 Indexes = Annotated[
