@@ -6,6 +6,7 @@ parameters, and so the same order of hits.
 
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from rag_flywheel import config as settings
@@ -14,9 +15,9 @@ from rag_flywheel.deploy.attach import attach
 from rag_flywheel.deploy.backup import back_up
 from rag_flywheel.deploy.restore import restore
 from rag_flywheel.disk import disk_errors
-from rag_flywheel.errors import InputError
+from rag_flywheel.errors import InputError, StorageError
 from rag_flywheel.records import CopyReport
-from rag_flywheel.store.copies import put_on_server
+from rag_flywheel.store.copies import put_on_server, take_from_server
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.store.migrations import Hash, migrate
 from rag_flywheel.store.place import prepare, require_own
@@ -62,9 +63,14 @@ def _move_to_server(folder: Path, address: Address, user_hash: Hash, objects: st
         prepare(folder, database)
         migrate(database, user_hash)
         put_on_server(folder / FILE_NAME, database)
-        require_own(folder, database)
-        if objects is not None:
-            attach(folder, database, objects, read_config(folder / settings.FILE_NAME))
+        try:
+            require_own(folder, database)
+            if objects is not None:
+                attach(folder, database, objects, read_config(folder / settings.FILE_NAME))
+        except BaseException:
+            with suppress(StorageError):  # of a server that is gone as well
+                take_from_server(database)
+            raise
     finally:
         database.close()
     (folder / FILE_NAME).unlink()

@@ -84,6 +84,21 @@ def put_on_server(copy: Path, database: "PostgresDatabase") -> None:
         _count_on(source, conn)
 
 
+def take_from_server(database: "PostgresDatabase") -> None:
+    """Delete all that `put_on_server` has stored, so that it can be called again. Raises StorageError."""
+    from rag_flywheel.store.migrations import migrations
+
+    with database.transaction() as conn:
+        for table in expected_tables(migrations):
+            if table not in ("meta", "clock"):
+                conn.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+                conn.execute(f"DELETE FROM {table}")
+                conn.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+        conn.execute("UPDATE clock SET seq = 0")
+        for key in _OF_ONE_PLACE:
+            drop_meta(conn, key)
+
+
 def replace_on_server(copy: Path, database: "PostgresDatabase") -> None:
     """Replace all that a schema holds, durably, by what a copy holds; its readers go on meanwhile.
 
