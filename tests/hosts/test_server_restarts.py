@@ -207,7 +207,9 @@ def test_questions_are_answered_by_a_known_key_while_the_server_is_gone(
         fw.refresh()
     state = f"{url}&schema=service"
     records = open_state(state)
-    made = [make_key(records, "app", scopes)[0] for scopes in (["read", "vote"], ["vote"], ["read"])]
+    made = [
+        make_key(records, "app", scopes)[0] for scopes in (["read", "vote"], ["vote"], ["read"])
+    ]
     records.close()
     both, voting, unused = ({"x-api-key": key} for key in made)
     ask = {"query": "a new password", "k": 3}
