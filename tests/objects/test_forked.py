@@ -1,14 +1,13 @@
 """A process that was forked from one that used an object store, as a server forks its workers."""
 
 import os
-import signal
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from folders import state
+from forked import in_fork
 from rag_flywheel.deploy import versions
 from rag_flywheel.deploy.object_process import Aside
 from rag_flywheel.deploy.object_store import CHUNK_BYTES, ObjectStore
@@ -29,26 +28,6 @@ def used(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     store = ObjectStore(places[request.param])
     store.put("a/known", b"known")
     return store
-
-
-def in_fork(check: Callable[[], object]) -> str:
-    """What a forked process says of a check: "", or how it failed."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        said = ""
-        try:
-            signal.alarm(60)
-            check()
-        except BaseException:
-            said = traceback.format_exc()
-        os.write(write, said.encode()[-60_000:])
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as file:
-        said = file.read().decode()
-    assert os.waitpid(pid, 0)[1] == 0
-    return said
 
 
 def test_a_forked_process_asks_all_that_can_be_asked(used: ObjectStore) -> None:

@@ -16,6 +16,7 @@ from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.object_store import ObjectStore
 from rag_flywheel.deploy.objects import PARTS, Objects
 from rag_flywheel.errors import ObjectConflictError
+from rag_flywheel.store.place import open_database
 from s3 import BUCKET
 
 Host = Callable[[str], Path]
@@ -284,6 +285,7 @@ def test_a_version_that_is_pruned_while_its_files_are_linked(
     url: str, built: Path, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, objects = host("other"), Objects.at(url)
+    database = open_database(root)
     (old, first), (new, second), _ = known(built)
     objects.publish(old, first), objects.publish(new, second)
     objects.fetch(root, first.id)
@@ -292,7 +294,7 @@ def test_a_version_that_is_pruned_while_its_files_are_linked(
     def prunes_once(source: Path, target: Path) -> None:
         with one:
             if not pruned:
-                pruned.append(prune.prune(root, keep=0, never=()))
+                pruned.append(prune.prune(root, database, keep=0, never=()))
         link(source, target)
 
     monkeypatch.setattr(disk, "link", prunes_once)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from rag_flywheel import Config, Flywheel, Passage
+from rag_flywheel.store.place import is_linked
 
 SCREENS = (
     "/", "/overview", "/questions", "/questions?order=worst", "/questions?order=disputed", "/gaps",
@@ -49,6 +50,8 @@ def make(folder: Path, *, config: Config | None = None, hostile: bool = False) -
 
 def _add_hostile(fw: Flywheel) -> None:
     for name, text in HOSTILE.items():
+        if is_linked(fw._root):  # no text on a server has NUL
+            text = text.replace("\x00", "")
         id_ = f"{name} {text}".replace("\x00", "")
         safe = text.replace("\x00", "")
         fw.add([Passage(id_, f"hostile parcels {safe}", safe, {"tag": safe})])
