@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from rag_flywheel import disk
 from rag_flywheel.errors import (
     ConfigError,
+    DamagedObjectError,
     InputError,
     MissingObjectError,
     ObjectConflictError,
@@ -153,13 +154,13 @@ class ObjectStore:
             return self._put(name, data)
 
     def read(self, name: str, *, most: int) -> tuple[bytes, Tag]:
-        """An object of at most so many bytes, and its state. Raises MissingObjectError, ObjectStoreError."""
-
+        """An object of at most so many bytes, and its state. Raises MissingObjectError,
+        DamagedObjectError for a larger one, ObjectStoreError."""
         self._require_there(name)
         data, meta = self._asked(name, "read", lambda requests: requests.get(name, most))
         state = _state(meta)
         if state.n_bytes > most:
-            raise ObjectStoreError(
+            raise DamagedObjectError(
                 self._said(name, f"has {state.n_bytes} bytes; expected {most} at most")
             )
         return data, state.tag
