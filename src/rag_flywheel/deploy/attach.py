@@ -74,7 +74,8 @@ def _is_attached(database: PostgresDatabase, given: str) -> bool:
     if known is not None and known != given:
         raise InputError(
             f"the versions of the index at {database.address} are at {address_of(known)}; found "
-            f"objects={given!r}. Leave objects= out, or `rag-flywheel copy` the index to another schema with that place"
+            f"objects={given!r}. Leave objects= out, or `rag-flywheel copy` the index to another "
+            "schema with that place"
         )
     return known is not None
 
