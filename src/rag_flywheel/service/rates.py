@@ -49,6 +49,7 @@ class Rates:
     ) -> None:
         self._counts = counts
         self._calls, self._votes = calls_per_minute, votes_per_minute
+        self._failed = False
 
     def call(self, caller: str, *, free: bool) -> Use | None:
         """Count a call; None: there is no limit. free: there is none by default.
@@ -102,6 +103,9 @@ class Rates:
         try:
             used, left_s = self._counts.add(counter, n, _WINDOW_S)
         except StorageError as error:
-            log.warning("the limits of calls and votes are not kept: %s", error)
+            if not self._failed:  # once, not with each call of an hour without the server
+                log.warning("the limits of calls and votes are not kept: %s", error)
+            self._failed = True
             return 0, 1
+        self._failed = False
         return used, max(math.ceil(left_s), 1)
