@@ -135,15 +135,18 @@ def _deletable(conn: Connection, tables: Sequence[str]) -> Iterator[None]:
 
 
 def _count_on(source: sqlite3.Connection, conn: Connection) -> None:
-    """Let numbers that the server gives out go on from those of the copy that its rows came from."""
+    """Let numbers that the server gives out go on from those of the copy that its rows came from.
+
+    They only ever rise: the server sets them at once, and keeps that when the transaction, with all rows, is
+    undone."""
     last = scalar(source, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence") or 0
     for table, column in (*_NUMBERED, ("passages", "pid")):
         most = scalar(conn, f"SELECT coalesce(max({column}), 0) FROM {table}")
         most = max(most, last) if table == "passages" else most
-        conn.execute(
-            "SELECT setval(pg_get_serial_sequence(?, ?), ?, ? = 1)",
-            (table, column, max(most, 1), bool(most)),
-        )
+        name = scalar(conn, "SELECT pg_get_serial_sequence(?, ?)", (table, column))
+        given = scalar(conn, f"SELECT last_value FROM {name} WHERE is_called") or 0
+        if most > given:
+            conn.execute("SELECT setval(?::regclass, ?)", (name, most))
 
 
 def _write_rows(source: Connection, copy: Path) -> None:
