@@ -184,10 +184,10 @@ def test_while_one_record_waits_later_ones_wait_for_no_lock(quick: Flywheel) -> 
     """They queue up behind it, so that records keep the order of the answers."""
     written = list[int]()
     with quick._database.reading() as conn:
-        timeline = read_moment(conn).timeline
+        moment = read_moment(conn)
 
     def add(n: int, wait_s: float) -> None:
-        record = postponed.Record((str(n),), timeline, 0, None, lambda _: written.append(n))
+        record = postponed.Record((str(n),), moment, 0, None, lambda _: written.append(n))
         assert quick._postponed.write(record, wait_s=wait_s)
 
     with held(Path(quick.status().path)) as other:
