@@ -9,7 +9,7 @@ import pytest
 from folders import state
 from forked import in_fork
 from rag_flywheel.deploy import versions
-from rag_flywheel.deploy.object_process import Aside
+from rag_flywheel.deploy.object_aside import Aside
 from rag_flywheel.deploy.object_store import CHUNK_BYTES, ObjectStore
 from rag_flywheel.deploy.objects import Objects
 from rag_flywheel.errors import MissingObjectError, ObjectConflictError, ObjectStoreError

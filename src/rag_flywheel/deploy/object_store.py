@@ -14,10 +14,12 @@ from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from rag_flywheel import disk
+from rag_flywheel.deploy.object_aside import Aside
+from rag_flywheel.deploy.object_requests import Direct, Requests
 from rag_flywheel.errors import (
     ConfigError,
     DamagedObjectError,
@@ -27,9 +29,6 @@ from rag_flywheel.errors import (
     ObjectStoreError,
     quoted,
 )
-
-if TYPE_CHECKING:
-    from rag_flywheel.deploy.object_requests import Requests
 
 _PLACES = (
     "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, file:///FOLDER or memory:///"
@@ -245,7 +244,7 @@ class ObjectStore:
         if self._is_nowhere():
             raise MissingObjectError(self._said(name, "is not there"))
 
-    def requests(self) -> "Requests":
+    def requests(self) -> Requests:
         """What the store is asked by in this process. Raises ConfigError, ObjectStoreError, OSError."""
         process = os.getpid()
         with self._opening:
@@ -253,10 +252,7 @@ class ObjectStore:
                 self._requests = process, self._opened()
             return self._requests[1]
 
-    def _opened(self) -> "Requests":
-        from rag_flywheel.deploy.object_process import Aside
-        from rag_flywheel.deploy.object_requests import Direct
-
+    def _opened(self) -> Requests:
         if _first_user() == os.getpid():
             return Direct(_obstore(), self._new())
         if self.url.startswith(f"{_MEMORY}:"):
@@ -292,7 +288,7 @@ class ObjectStore:
         return store.from_url(self.url, client_options=client, retry_config=retry)
 
     def _asked(
-        self, name: str, what: str, ask: "Callable[[Requests], _T]", *, tries: int = _TRIES
+        self, name: str, what: str, ask: Callable[[Requests], _T], *, tries: int = _TRIES
     ) -> _T:
         """What the store answers. what: is asked of the object, for messages."""
         obstore = _obstore()
