@@ -153,12 +153,28 @@ def test_copies_go_to_many_hosts_and_back(shared: Shared, tmp_path: Path) -> Non
         assert fw.status().objects is None
     saved = two.backup(tmp_path / "saved")
     assert saved.version == newest
+    url, used = url_of("joined"), tmp_path / "x"
+    (tmp_path / "no folder").write_text("")
+    for wrong in (shared.objects, f"file://{tmp_path}/no folder"):
+        for _ in range(2):  # nothing of it is left
+            with pytest.raises((InputError, StorageError), match=r"another index|no folder"):
+                copy(shared.root("two"), url, cache=used, objects=wrong)
+            assert not used.exists()
+    with Flywheel.open(url, cache=tmp_path / "empty", encoder=WordEncoder()) as fw:
+        assert (fw.status().n_passages, fw.status().version) == (0, None)
+        assert fw.verify() == []
+    url = url_of("joined_too")
     with pytest.raises(InputError, match="versions of another index"):
-        copy(shared.root("two"), url_of("joined"), cache=tmp_path / "x", objects=shared.objects)
-    copied = copy(
-        shared.root("two"), url_of("joined"), cache=tmp_path / "y", objects=f"file://{tmp_path}/s"
-    )
+        copy(shared.root("two"), url, cache=used, objects=shared.objects)
+    copied = copy(shared.root("two"), url, cache=used, objects=f"file://{tmp_path}/s")
     assert copied.version == newest
+    with Flywheel.open(url, cache=tmp_path / "z", encoder=WordEncoder()) as fw:
+        assert ids(fw) == ids(one)
+        assert fw.verify() == []
+    with pytest.raises(InputError, match='DROP SCHEMA "joined_too" CASCADE'):
+        copy(shared.root("two"), url, cache=tmp_path / "w", objects=f"file://{tmp_path}/t")
+    with Flywheel.open(url, cache=tmp_path / "z", encoder=WordEncoder()) as fw:
+        assert ids(fw) == ids(one)
 
 
 def test_the_same_tables_elsewhere_do_not_get_the_place_of_the_first(

@@ -1,6 +1,7 @@
 """A backup is restored over an index that hosts share, from one of their folders."""
 
 import dataclasses
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ import pytest
 from fakes import WordEncoder
 from folders import QUERY
 from hosts import Shared, come_to
-from rag_flywheel import Flywheel, InputError, Passage, restore
+from rag_flywheel import Flywheel, InputError, Passage, StorageError, restore
 from rag_flywheel.config import config_text, read_config
+from rag_flywheel.store import copies
+from rag_flywheel.store.connection import Connection
 
 
 def ids(fw: Flywheel) -> list[str]:
@@ -38,6 +41,41 @@ def test_every_host_answers_from_the_backup_whichever_it_was_restored_on(
     after = two.refresh().version
     come_to(one, after)
     assert "next" in ids(one) and "late" not in ids(one)
+
+
+def test_a_restore_that_dies_with_all_rows_exchanged_leaves_the_index_usable(
+    shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = shared.begun("one")
+    one.backup(tmp_path / "saved")
+    for n in range(3):
+        one.add([Passage(f"late{n}", "common word3 that came after the backup")])
+        found = one.retrieve(QUERY, k=3, user_id="ann")
+        one.feedback(found.id, found.hits[2].passage_id, "helpful", user_id="ann")
+        one.refresh()
+    before = ids(one)
+    counted = copies._count_on
+
+    def dies(source: sqlite3.Connection, conn: Connection) -> None:
+        counted(source, conn)
+        raise OSError("the process ends here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copies, "_count_on", dies)
+        with pytest.raises(StorageError, match="ends here"):
+            restore(tmp_path / "saved", shared.root("one"))
+    assert ids(one) == before
+    one.add([Passage("next", "common word3 after it")])  # with numbers that no row has
+    found = one.retrieve(QUERY, k=3, user_id="bob")
+    one.feedback(found.id, found.hits[0].passage_id, "helpful", user_id="bob")
+    assert one.refresh().outcome == "promoted"
+    assert one.forget("ann").version is not None
+    assert one.verify() == []
+    restore(tmp_path / "saved", shared.root("one"))
+    assert "next" not in ids(one) and "late0" not in ids(one)
+    one.add([Passage("last", "common word3 after all")])
+    assert one.refresh().outcome == "promoted"
+    assert one.verify() == []
 
 
 def test_hosts_get_the_settings_of_the_backup_and_its_state_without_a_version(

@@ -173,6 +173,39 @@ def test_a_damaged_part_is_never_served_and_the_last_version_goes_on(
     assert two.verify() == []
 
 
+MANIFESTS = {
+    "empty": b"",
+    "too large": b"x" * 5_000_000,
+    "no object": b"[]",
+    "too deep": b"[" * 100_000,
+    "not text": b"\xff" * 100,
+}
+
+
+@pytest.mark.parametrize("kind", MANIFESTS)
+def test_a_damaged_manifest_is_sent_again_by_the_next_refresh(shared: Shared, kind: str) -> None:
+    (one,) = shared.begun("one")
+    version = one.status().version
+    path = shared.folder / "store" / "versions" / str(version) / "manifest.json"
+    path.write_bytes(MANIFESTS[kind])
+    with pytest.raises(StorageError):
+        shared.open("two").retrieve(QUERY, record=False)
+    one.refresh()
+    assert shared.open("three").retrieve(QUERY, record=False).version == one.status().version
+
+
+def test_an_address_of_the_store_in_the_database_that_holds_a_secret_is_not_shown(
+    shared: Shared,
+) -> None:
+    shared.begun("one")
+    with shared.sql() as conn:
+        conn.execute("UPDATE meta SET value = 's3://ann:hunter2@bucket/kb' WHERE key = 'objects'")
+    for objects in (shared.objects, None):
+        with pytest.raises(InputError) as caught:
+            shared.open("two", objects=objects).status()
+        assert "hunter2" not in str(caught.value)
+
+
 def test_an_old_current_there_misleads_nobody_and_is_put_right(shared: Shared) -> None:
     one, two = shared.begun("one", "two")
     store = shared.store()

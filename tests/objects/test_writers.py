@@ -15,7 +15,7 @@ from rag_flywheel.deploy import prune, versions
 from rag_flywheel.deploy.manifest import Manifest
 from rag_flywheel.deploy.object_store import ObjectStore
 from rag_flywheel.deploy.objects import PARTS, Objects
-from rag_flywheel.errors import FlywheelError, ObjectConflictError, ObjectStoreError
+from rag_flywheel.errors import ObjectConflictError
 from rag_flywheel.store.place import open_database
 from s3 import BUCKET
 
@@ -314,34 +314,3 @@ def test_what_killed_writers_left_is_deleted_once_it_is_old(built: Path, tmp_pat
     assert objects.sweep() == 0
     assert young.exists() and not old.exists()
     assert is_whole(objects, known(built)[0][1])
-
-
-def test_a_process_that_was_forked_says_so(url: str, built: Path) -> None:
-    if not hasattr(os, "fork"):
-        pytest.skip("needs fork")
-    objects = Objects.at(url)
-    objects.publish(*known(built)[0])
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        said = "nothing"
-        try:
-            objects.versions()
-        except ObjectStoreError as error:
-            said = str(error)
-        except BaseException as error:
-            said = repr(error)
-        try:
-            Objects.at(url).versions()
-        except FlywheelError as error:
-            said += f" | {error}"
-        except BaseException as error:
-            said += f" | {error!r}"
-        os.write(write, said.encode())
-        os._exit(0)
-    os.close(write)
-    assert os.waitpid(pid, 0)[1] == 0
-    with os.fdopen(read, "rb") as file:
-        said, _, again = file.read().decode().partition(" | ")
-    assert "was forked from one that had used an object store" in said
-    assert "was forked from one that had used an object store" in again

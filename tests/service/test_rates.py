@@ -218,12 +218,15 @@ def test_a_file_that_is_no_sound_one_is_made_anew(tmp_path: Path, content: bytes
     counts.close()
 
 
-def test_where_the_file_fails_calls_are_answered(tmp_path: Path) -> None:
+def test_where_the_file_fails_calls_are_answered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "c.db"
     rates = Rates(FileCounts(path), 2, None)
     with closing(sqlite3.connect(path)) as other:
         other.execute("DROP TABLE counts")
     assert all(isinstance(rates.call("a", free=False), Use) for _ in range(5))
+    assert caplog.text.count("the limits of calls and votes are not kept") == 1
     rates.close()
 
 

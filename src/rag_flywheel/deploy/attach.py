@@ -65,13 +65,17 @@ def attach(root: Path, database: Database, given: str, config: Config) -> None:
 
 
 def _is_attached(database: PostgresDatabase, given: str) -> bool:
-    """Whether versions are shared at this address. Raises InputError when they are at another."""
+    """Whether versions are shared at this address. Raises InputError when they are at another, and when what
+    the database has is no address, which may be a secret."""
+    from rag_flywheel.deploy.object_store import address_of
+
     with database.reading() as conn:
         known = journal.read_meta(conn, OBJECTS)
     if known is not None and known != given:
         raise InputError(
-            f"the versions of the index at {database.address} are at {known}; found objects={given!r}. Leave "
-            "objects= out, or `rag-flywheel copy` the index to another schema with that place"
+            f"the versions of the index at {database.address} are at {address_of(known)}; found "
+            f"objects={given!r}. Leave objects= out, or `rag-flywheel copy` the index to another "
+            "schema with that place"
         )
     return known is not None
 

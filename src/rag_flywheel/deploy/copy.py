@@ -6,7 +6,8 @@ parameters, and so the same order of hits.
 
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rag_flywheel import config as settings
@@ -15,9 +16,9 @@ from rag_flywheel.deploy.attach import attach
 from rag_flywheel.deploy.backup import back_up
 from rag_flywheel.deploy.restore import restore
 from rag_flywheel.disk import disk_errors
-from rag_flywheel.errors import InputError, StorageError
+from rag_flywheel.errors import FlywheelError, InputError
 from rag_flywheel.records import CopyReport
-from rag_flywheel.store.copies import put_on_server, take_from_server
+from rag_flywheel.store.copies import empty_on_server, put_on_server
 from rag_flywheel.store.database import FILE_NAME, Database
 from rag_flywheel.store.migrations import Hash, migrate
 from rag_flywheel.store.place import prepare, require_own
@@ -47,17 +48,22 @@ def copy_index(
             saved, staged = Path(aside) / "backup", Path(aside) / "index"
             report = back_up(root, database, saved)
             restore(saved, staged, user_hash=user_hash)
-            if address is not None:
-                _move_to_server(staged, address, user_hash, objects)
-            if dest.exists():
-                dest.rmdir()
-            shutil.move(staged, dest)
+            with ExitStack() as undo:
+                if address is not None:
+                    undo.enter_context(_moved_to_server(staged, address, user_hash, objects))
+                if dest.exists():
+                    dest.rmdir()
+                shutil.move(staged, dest)
     where = str(dest) if address is None else str(address)
     return CopyReport(where, str(dest), report.seq, report.version)
 
 
-def _move_to_server(folder: Path, address: Address, user_hash: Hash, objects: str | None) -> None:
-    """Store the database of an index folder that nobody uses on a server instead."""
+@contextmanager
+def _moved_to_server(
+    folder: Path, address: Address, user_hash: Hash, objects: str | None
+) -> Iterator[None]:
+    """Store the database of an index folder that nobody uses on a server instead, for the block; what fails
+    then, or in it, deletes it there again."""
     database = PostgresDatabase(address, folder)
     try:
         prepare(folder, database)
@@ -67,10 +73,11 @@ def _move_to_server(folder: Path, address: Address, user_hash: Hash, objects: st
             require_own(folder, database)
             if objects is not None:
                 attach(folder, database, objects, read_config(folder / settings.FILE_NAME))
+            (folder / FILE_NAME).unlink()
+            yield
         except BaseException:
-            with suppress(StorageError):  # of a server that is gone as well
-                take_from_server(database)
+            with suppress(FlywheelError):  # the server may be what failed
+                empty_on_server(database)
             raise
     finally:
         database.close()
-    (folder / FILE_NAME).unlink()

@@ -18,8 +18,11 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from rag_flywheel import disk
+from rag_flywheel.deploy.object_aside import Aside
+from rag_flywheel.deploy.object_requests import Direct, Requests
 from rag_flywheel.errors import (
     ConfigError,
+    DamagedObjectError,
     InputError,
     MissingObjectError,
     ObjectConflictError,
@@ -88,7 +91,7 @@ class State:
 
 
 class ObjectStore:
-    """The objects below an address. Threads may share it; a process that is forked after its use may not."""
+    """The objects below an address. Threads may share it, and processes that are forked after its use."""
 
     def __init__(self, url: str, waits: Waits | None = None) -> None:
         """url: as `address_of` takes it. Connects to nothing. Raises InputError."""
@@ -97,7 +100,7 @@ class ObjectStore:
         parts = urlsplit(self.url)
         self.folder = Path(unquote(parts.path)) if parts.scheme == _FILE else None
         """Of a store that is a folder of this machine; None: it is none."""
-        self._raw: Any = None
+        self._requests: tuple[int, Requests] | None = None  # and the process that they are of
         self._opening = Lock()
 
     def put(self, name: str, data: bytes) -> Tag:
@@ -150,17 +153,13 @@ class ObjectStore:
             return self._put(name, data)
 
     def read(self, name: str, *, most: int) -> tuple[bytes, Tag]:
-        """An object of at most so many bytes, and its state. Raises MissingObjectError, ObjectStoreError."""
-
-        def ask(obstore: Any, store: Any) -> tuple[bytes, State]:
-            found = obstore.get(store, name)
-            state = _state(found.meta)
-            return bytes(found.bytes()) if state.n_bytes <= most else b"", state
-
+        """An object of at most so many bytes, and its state. Raises MissingObjectError,
+        DamagedObjectError for a larger one, ObjectStoreError."""
         self._require_there(name)
-        data, state = self._asked(name, "read", ask)
+        data, meta = self._asked(name, "read", lambda requests: requests.get(name, most))
+        state = _state(meta)
         if state.n_bytes > most:
-            raise ObjectStoreError(
+            raise DamagedObjectError(
                 self._said(name, f"has {state.n_bytes} bytes; expected {most} at most")
             )
         return data, state.tag
@@ -169,39 +168,28 @@ class ObjectStore:
         """Bytes of an object from `start` to before `end`, which lie in it. Raises MissingObjectError,
         ObjectStoreError."""
         self._require_there(name)
-        return self._asked(
-            name, "read", lambda obs, store: bytes(obs.get_range(store, name, start=start, end=end))
-        )
+        return self._asked(name, "read", lambda requests: requests.get_range(name, start, end))
 
     def state(self, name: str) -> State | None:
         """An object's state without its bytes; None: it is not there. Raises ObjectStoreError."""
         try:
             self._require_there(name)
-            return self._asked(
-                name, "looked up", lambda obstore, store: _state(obstore.head(store, name))
-            )
+            return _state(self._asked(name, "looked up", lambda requests: requests.head(name)))
         except MissingObjectError:
             return None
 
     def listed(self, prefix: str) -> Sequence[State]:
         """The objects in this folder of the store. Raises ObjectStoreError, also for very many."""
-
-        def ask(obstore: Any, store: Any) -> list[State]:
-            found: list[State] = []
-            for some in obstore.list(store, prefix=prefix):
-                found += map(_state, some)
-                if len(found) > MOST_LISTED:
-                    break
-            return found
-
-        every = [] if self._is_nowhere() else self._asked(prefix, "listed", ask)
+        if self._is_nowhere():
+            return []
+        every = self._asked(prefix, "listed", lambda requests: requests.list(prefix, MOST_LISTED))
         if len(every) > MOST_LISTED:
             raise ObjectStoreError(
                 self._said(
                     prefix, f"holds more than {MOST_LISTED} objects; expected those of one index"
                 )
             )
-        return every
+        return [_state(meta) for meta in every]
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects; those that are not there are fine. Raises ObjectStoreError."""
@@ -230,7 +218,7 @@ class ObjectStore:
                 with disk.disk_errors(self.folder):
                     disk.delete(self.folder, name)
             return
-        self._asked(names[0], "deleted", lambda obstore, store: obstore.delete(store, names))
+        self._asked(names[0], "deleted", lambda requests: requests.delete(names))
 
     def _put(self, name: str, data: bytes | Iterator[bytes], **options: Any) -> Tag:
         if self.folder is not None:
@@ -239,7 +227,7 @@ class ObjectStore:
         done = self._asked(
             name,
             "written",
-            lambda obstore, store: obstore.put(store, name, data, **options),
+            lambda requests: requests.put(name, data, options),
             tries=_TRIES if isinstance(data, bytes) else 1,  # parts come once
         )
         if self.folder is not None:
@@ -256,17 +244,23 @@ class ObjectStore:
         if self._is_nowhere():
             raise MissingObjectError(self._said(name, "is not there"))
 
-    def _opened(self) -> Any:
-        """The store of this process. Raises ConfigError, ObjectStoreError."""
-        if _first_user() != os.getpid():
-            raise ObjectStoreError(
-                f"{self.url} cannot be used by this process, which was forked from one that had used an "
-                "object store, whose threads it lacks; start it by spawn, or before any use"
-            )
+    def requests(self) -> Requests:
+        """What the store is asked by in this process. Raises ConfigError, ObjectStoreError, OSError."""
+        process = os.getpid()
         with self._opening:
-            if self._raw is None:
-                self._raw = self._new()
-        return self._raw
+            if self._requests is None or self._requests[0] != process:
+                self._requests = process, self._opened()
+            return self._requests[1]
+
+    def _opened(self) -> Requests:
+        if _first_user() == os.getpid():
+            return Direct(_obstore(), self._new())
+        if self.url.startswith(f"{_MEMORY}:"):
+            raise ObjectStoreError(
+                f"{self.url} cannot be used by this process, which was forked from the one that has it in "
+                "its memory; use another store"
+            )
+        return Aside(_obstore(), self.url, self.waits)
 
     def _new(self) -> Any:
         store = _obstore().store
@@ -294,15 +288,15 @@ class ObjectStore:
         return store.from_url(self.url, client_options=client, retry_config=retry)
 
     def _asked(
-        self, name: str, what: str, ask: Callable[[Any, Any], _T], *, tries: int = _TRIES
+        self, name: str, what: str, ask: Callable[[Requests], _T], *, tries: int = _TRIES
     ) -> _T:
-        """What this makes of obstore and the store. what: it does to the object, for messages."""
+        """What the store answers. what: is asked of the object, for messages."""
         obstore = _obstore()
         end = time.monotonic() + self.waits.retry_s
         for n in range(1, tries + 1):
             with self._errors(obstore.exceptions, name, what):
                 try:
-                    return ask(obstore, self._opened())
+                    return ask(self.requests())
                 except obstore.exceptions.GenericError as error:
                     last = n == tries or time.monotonic() > end
                     if last or self.folder is not None or _status(error) in _FINAL:
@@ -414,7 +408,8 @@ def _status(error: Exception) -> int | None:
 
 @cache
 def _first_user() -> int:
-    """The process that used obstore first; one that is forked from it finds the threads of it gone."""
+    """The process that used obstore first; one that is forked from it lacks its threads, so that another
+    process asks for it."""
     return os.getpid()
 
 

@@ -20,7 +20,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from rag_flywheel.deploy.fetch import Fetched, fetch
@@ -165,8 +165,13 @@ class Objects:
             raise
         except CorruptFileError as error:
             raise DamagedObjectError(f"{self}: {error}") from error
-        if MANIFEST in found.every:
-            raise DamagedObjectError(f"{self}: {name} names itself; expected other files")
+        taken = {MANIFEST, *found.every}
+        if MANIFEST in found.every or any(
+            str(above) in taken for each in found.every for above in PurePosixPath(each).parents
+        ):
+            raise DamagedObjectError(
+                f"{self}: {name} names itself, or a file below another file; expected files beside it"
+            )
         return found
 
     def current(self) -> tuple[str, Tag | None]:
@@ -308,7 +313,7 @@ class Objects:
                         f"{error}, though that version is wanted; nothing was deleted. Publish it again"
                     ) from error
                 continue  # deleted meanwhile
-            except ValueError as error:
+            except (ValueError, DamagedObjectError) as error:
                 if damaged_too:
                     continue
                 raise DamagedObjectError(

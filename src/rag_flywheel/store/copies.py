@@ -5,7 +5,8 @@ it is of; rows are copied between the two.
 """
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from rag_flywheel.store.passages import read_clock
 from rag_flywheel.store.place import FOLDER
 from rag_flywheel.store.schema import MIGRATIONS, expected_tables
 from rag_flywheel.store.sqlite import SqliteDatabase, make_file
+from rag_flywheel.store.users import USER_KEY
 
 if TYPE_CHECKING:
     from rag_flywheel.store.postgres import PostgresDatabase
@@ -78,25 +80,12 @@ def put_on_server(copy: Path, database: "PostgresDatabase") -> None:
     ):
         if read_clock(conn) or scalar(conn, "SELECT EXISTS (SELECT 1 FROM retrievals)"):
             raise InputError(
-                f"{database.address} holds an index; expected a schema without one, named by ?schema="
+                f"{database.address} holds an index; expected a schema without one, named by ?schema=. Where "
+                "that is what a copy left that was ended, and nobody has used it, delete it there: "
+                f'DROP SCHEMA "{database.address.schema}" CASCADE'
             )
         _copy_rows(source, conn)
         _count_on(source, conn)
-
-
-def take_from_server(database: "PostgresDatabase") -> None:
-    """Delete all that `put_on_server` has stored, so that it can be called again. Raises StorageError."""
-    from rag_flywheel.store.migrations import migrations
-
-    with database.transaction() as conn:
-        for table in expected_tables(migrations):
-            if table not in ("meta", "clock"):
-                conn.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
-                conn.execute(f"DELETE FROM {table}")
-                conn.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
-        conn.execute("UPDATE clock SET seq = 0")
-        for key in _OF_ONE_PLACE:
-            drop_meta(conn, key)
 
 
 def replace_on_server(copy: Path, database: "PostgresDatabase") -> None:
@@ -111,28 +100,53 @@ def replace_on_server(copy: Path, database: "PostgresDatabase") -> None:
     ):
         kept = {key: read_meta(conn, key) for key in _OF_ONE_PLACE}
         tables = list(expected_tables(migrations))
-        for table in tables:  # some refuse that rows are deleted
-            conn.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
-            conn.execute(f"DELETE FROM {table}")
-        _copy_rows(source, conn)
-        for table in tables:
-            conn.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+        with _deletable(conn, tables):
+            for table in tables:
+                conn.execute(f"DELETE FROM {table}")
+            _copy_rows(source, conn)
         _count_on(source, conn)
         for key, value in kept.items():
             if value is not None:
                 write_meta(conn, key, value)
 
 
+def empty_on_server(database: "PostgresDatabase") -> None:
+    """Delete all rows that `put_on_server` stored in a schema that nobody has used since."""
+    from rag_flywheel.store.migrations import migrations
+
+    with database.transaction() as conn:
+        tables = list(expected_tables(migrations))
+        with _deletable(conn, tables):
+            for table in tables:
+                if table not in ("meta", "clock"):
+                    conn.execute(f"DELETE FROM {table}")
+            conn.execute("DELETE FROM meta WHERE key != ?", (USER_KEY,))
+            conn.execute("UPDATE clock SET seq = 0")
+
+
+@contextmanager
+def _deletable(conn: Connection, tables: Sequence[str]) -> Iterator[None]:
+    """Let rows be deleted in the block from tables that refuse it."""
+    for table in tables:
+        conn.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+    yield
+    for table in tables:
+        conn.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+
+
 def _count_on(source: sqlite3.Connection, conn: Connection) -> None:
-    """Let numbers that the server gives out go on from those of the copy that its rows came from."""
+    """Let numbers that the server gives out go on from those of the copy that its rows came from.
+
+    They only ever rise: the server sets them at once, and keeps that when the transaction, with all rows, is
+    undone."""
     last = scalar(source, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence") or 0
     for table, column in (*_NUMBERED, ("passages", "pid")):
         most = scalar(conn, f"SELECT coalesce(max({column}), 0) FROM {table}")
         most = max(most, last) if table == "passages" else most
-        conn.execute(
-            "SELECT setval(pg_get_serial_sequence(?, ?), ?, ? = 1)",
-            (table, column, max(most, 1), bool(most)),
-        )
+        name = scalar(conn, "SELECT pg_get_serial_sequence(?, ?)", (table, column))
+        given = scalar(conn, f"SELECT last_value FROM {name} WHERE is_called") or 0
+        if most > given:
+            conn.execute("SELECT setval(?::regclass, ?)", (name, most))
 
 
 def _write_rows(source: Connection, copy: Path) -> None:

@@ -69,9 +69,16 @@ _WRITE, _REFRESH, _CHANGE = 0x0F17_0001, 0x0F17_0002, 0x0F17_0003
 """The first halves of the keys of advisory locks; the second is of the schema. Locks are of one database."""
 _LOCKS = {"refresh": _REFRESH, "change": _CHANGE}
 _SETTINGS = (
-    "SET client_encoding = 'UTF8'; SET jit = off; SET statement_timeout = 0; "
+    "SET client_encoding = 'UTF8'; SET jit = off; SET statement_timeout = 0; SET lock_timeout = 0; "
+    "SET idle_in_transaction_session_timeout = 0; "
     "SET default_transaction_isolation = 'read committed'; SET standard_conforming_strings = on"
 )
+"""What holds whatever the server or the user has for other programs: no statement or transaction is ended
+since it takes long. A session that does nothing may be ended, and the next call connects again."""
+_HAS_LIMIT, _ENDS_IDLE = (
+    17_00_00,
+    14_00_00,
+)  # versions of servers, since which there is such a setting
 
 
 @dataclass(frozen=True)
@@ -325,7 +332,8 @@ class PostgresDatabase(Database):
             context=_types(),
         )
         try:
-            raw.execute(f'{_SETTINGS}; SET search_path = "{self.address.schema}"')
+            limit = "; SET transaction_timeout = 0" if raw.info.server_version >= _HAS_LIMIT else ""
+            raw.execute(f'{_SETTINGS}{limit}; SET search_path = "{self.address.schema}"')
             if self.read_only:
                 raw.execute("SET default_transaction_read_only = on")
         except BaseException:
@@ -451,6 +459,8 @@ class PostgresDatabase(Database):
             conn = self.connect()
         try:
             with _Translated(self):
+                if conn.raw.info.server_version >= _ENDS_IDLE:  # by which the lock would be lost
+                    conn.raw.execute("SET idle_session_timeout = 0")
                 until = time.monotonic() + wait_s
                 sql = "SELECT pg_try_advisory_lock(%s::int, %s::int)"
                 while conn.raw.execute(sql, (_LOCKS[name], self._key)).fetchone() != (True,):
