@@ -56,7 +56,7 @@ from rag_flywheel.encode.encoder_slot import EncoderSlot
 from rag_flywheel.encode.named_encoder import make_named
 from rag_flywheel.encode.too_long import count_too_long
 from rag_flywheel.encoder import Encoder, TextEncoder
-from rag_flywheel.errors import InputError, UnreachableError, quoted
+from rag_flywheel.errors import InputError, NotAFlywheelError, UnreachableError, quoted
 from rag_flywheel.formats.anchors import Site
 from rag_flywheel.formats.chunks import Chunking
 from rag_flywheel.formats.documents import Cutting
@@ -266,7 +266,8 @@ class Flywheel:
             "module:factory"; None: the one in the folder's settings. Models load when first needed, and
             one that is named for a new folder at once, before the folder is made.
         config: settings of a new folder.
-        create: False raises an error for a missing folder, so that a mistyped path is noticed.
+        create: False raises an error for a missing index, so that a mistyped path is noticed. The folder of a
+            host that joins one is made all the same.
         trust: how much the feedback of a user weighs, from 0 to 3, 1 for an ordinary one: a number, or a
             function of the user's id (None: without one), called with each vote.
         mask: called with each text that users write, and with the texts, titles and metadata given to
@@ -288,16 +289,24 @@ class Flywheel:
         new = Config() if encoder is None else Config(encoder=name)
         chosen = name if encoder is not None or config is None else config.encoder
         create = create and not read_only
+        joins = False
         if address is not None:  # first, so that a server that is not there leaves no folder behind
             theirs = settings_there(root, address)
-            if theirs is not None and is_new(root):
+            joins = theirs is not None and is_new(root)
+            if theirs is not None and joins:
                 new = joined(theirs, config, name)
                 chosen = new.encoder if encoder is None else name
+            elif is_new(root) and not create:
+                raise NotAFlywheelError(
+                    f"{address} holds no index that hosts share; make one by `rag-flywheel copy` with "
+                    "--objects"
+                )
         if create and chosen and chosen != Config().encoder and is_new(root):
             encoder = make_named(
                 chosen, cluster
             )  # first, so that a mistyped name leaves no folder behind
-        found = open_folder(root, config=config, new=new, create=create)
+        make = create or (joins and not read_only)
+        found = open_folder(root, config=config, new=new, create=make)
         database = open_store(
             root, privacy.hashed, read_only=read_only, address=address, own=objects is None
         )

@@ -336,7 +336,7 @@ def command_lines() -> list[list[str]]:
     return [
         [*n.split(), *more.get(n, [])]
         for n in names
-        if n not in {"add", "restore", "copy", "demo", "bench", "health"}
+        if n not in {"add", "restore", "copy", "join", "demo", "bench", "health"}
     ]
 
 

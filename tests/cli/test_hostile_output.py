@@ -158,6 +158,7 @@ def words_of(kb: Path) -> dict[str, list[list[str]]]:
         "restore": [["restore", f"copy{BAD}"], ["restore", f"no{BAD}"]],
         "copy": [["copy", "kb", f"other{BAD}"], ["copy", f"no{BAD}", "x"],
                  ["copy", "kb", "postgresql://" + BAD, "--cache", f"new{BAD}"]],
+        "join": [["join", "postgresql://" + BAD, "--index", f"new{BAD}"], ["join", BAD]],
         "log": [["log"]],
         "raters": [["raters", "--name", f"ann{BAD}"], ["raters"]],
         "mute": [["mute", BAD], ["mute", "--rater", BAD]],

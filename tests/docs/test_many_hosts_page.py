@@ -41,10 +41,7 @@ def test_what_the_page_shows_runs(
         for name, url in urls.items():
             body = body.replace(EXAMPLE + name, url)
         body = body.replace("s3://bucket/kb", f"file://{tmp_path}/store")
-        if kind == "python":
-            snippets.run_python(body, {}, "the page")
-            n_run += 1
-        elif runs and kind == "sh":
+        if runs and kind == "sh":
             for line in body.splitlines():
                 snippets.run_here(shlex.split(line)[1:])
                 n_run += 1

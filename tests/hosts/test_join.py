@@ -243,3 +243,36 @@ def test_commands_and_the_service_work_on_the_folder_of_a_host(
     assert str(newest) in said("versions")
     assert "object store" in said("health")
     assert said("verify") == "sound\n"
+
+
+def test_a_shell_lets_a_host_join(
+    shared: Shared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = shared.open("one", encoder=None, config=Config(encoder=ENCODER))
+    one.add(PASSAGES)
+    version = one.refresh().version
+    root = shared.root("two")
+    for _ in range(2):  # it may be repeated
+        with pytest.raises(SystemExit) as done:
+            main(["join", shared.url, "--index", str(root)])
+        assert done.value.code == 0
+        assert str(version) in capsys.readouterr().out
+    with Flywheel.open(root) as two:
+        assert ids(two) == ids(one)
+
+
+def test_what_nobody_shares_cannot_be_joined(
+    shared: Shared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = shared.open("one", objects=None)
+    alone.add(PASSAGES)
+    nothing = url_of("nobody_has_it")
+    for url in (shared.url, nothing, str(tmp_path)):
+        with pytest.raises(SystemExit) as done:
+            main(["join", url, "--index", str(tmp_path / "new")])
+        assert done.value.code == 1
+        assert not (tmp_path / "new").exists()
+    assert capsys.readouterr().err.count("holds no index that hosts share") == 2
+    with shared.sql() as conn:
+        sql = "SELECT count(*) FROM pg_namespace WHERE nspname = 'nobody_has_it'"
+        assert conn.execute(sql).fetchone() == (0,)

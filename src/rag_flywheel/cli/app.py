@@ -379,6 +379,23 @@ def copy(
     show.result(copied(source, dest, cache=cache, objects=objects), as_json, show.copied)
 
 
+def join(
+    url: Annotated[
+        str, typer.Argument(help="The PostgreSQL database of an index that hosts share.")
+    ],
+    index: Index = KB,
+    as_json: Json = False,
+) -> None:
+    """Make the index folder of this host, a new one, for an index that hosts share."""
+    from rag_flywheel.flywheel import Flywheel
+
+    with Flywheel.open(url, cache=index, create=False) as fw:
+        found = fw.status()
+    show.result(found, as_json, show.status)
+    if found.health == "broken":
+        raise typer.Exit(1)
+
+
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Begin with": (add, retrieve, feedback, refresh),
     "Feedback": OTHER_FEEDBACK,
@@ -393,6 +410,7 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
         backup,
         restore,
         copy,
+        join,
         log,
     ),
     "Users": (*RATERS, forget, opt_out, *PRIVACY),

@@ -96,7 +96,13 @@ class Address:
 
         Raises InputError, also for a password, since the folder of the index keeps the URL.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise InputError(
+                f"the URL of the database cannot be read ({error}); expected one such as "
+                "postgresql://USER@HOST/DATABASE?schema=NAME"
+            ) from None
         options = _options(parts.query)
         schema = dict(options).get("schema", schema)
         if not _NAME.fullmatch(schema) or schema.startswith("pg_"):

@@ -31,7 +31,7 @@ class Connection:
         retries: Retries,
         http: httpx.Client | None,
     ) -> None:
-        if not isinstance(url, str) or urlsplit(url).scheme not in ("http", "https"):
+        if not isinstance(url, str) or not _is_of_web(url):
             raise InputError(
                 f"url is {quoted(url)}; expected an address such as http://127.0.0.1:8000"
             )
@@ -157,3 +157,11 @@ def _header(name: str, value: object) -> str:
     if not found.isascii() or not found.isprintable() or not found.strip():
         raise InputError(f"{name} is not one that a header can hold; expected such as fw_...")
     return found
+
+
+def _is_of_web(url: str) -> bool:
+    """Whether this is a URL of HTTP."""
+    try:
+        return urlsplit(url).scheme in ("http", "https")
+    except ValueError:
+        return False
