@@ -38,6 +38,11 @@ ON_POSTGRES = (
     "test_tenants.py",
 )  # fmt: skip
 """What is run with every index on PostgreSQL, beside tests/test_flywheel*.py."""
+OF_POSTGRES = (
+    "deploy/test_copy.py", "serve/test_server_gone.py", "service/test_shared_state.py",
+    "slow/test_kill_on_server.py", "store/test_postgres.py", "store/test_text_copy.py",
+)  # fmt: skip
+"""What has servers and schemas of its own, slow tests too."""
 STATE_ON_POSTGRES = ("service", "client")
 """What is run with the records of the service there."""
 IN_ENGINE = (
@@ -202,6 +207,7 @@ def tested(name: str, *, whole: bool) -> str:
     runs: list[tuple[str, Sequence[str], Mapping[str, str]]] = []
     if name == POSTGRES:
         runs.append((FAST, _everywhere(ON_POSTGRES), {"RAG_FLYWHEEL_TEST_STORE": "postgresql"}))
+        runs.append(("not model", [f"tests/{part}" for part in OF_POSTGRES], {}))
         service = [f"tests/{part}" for part in STATE_ON_POSTGRES]
         runs.append((FAST, service, {"RAG_FLYWHEEL_TEST_STATE": "postgresql"}))
     elif name == ENGINES:

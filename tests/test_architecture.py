@@ -306,6 +306,7 @@ def test_the_public_names_are_these() -> None:
         "StorageError",
         "TunableEncoder",
         "UnknownIdError",
+        "UnreachableError",
         "Verdict",
         "VersionInfo",
         "VersionStory",

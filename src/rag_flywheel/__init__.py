@@ -36,7 +36,7 @@ __all__ = [
     "RateLimitedError", "Rater", "ReadOnlyError", "RecordedHit", "RecordedRetrieval",
     "RecordedVote", "RefreshReport", "RestoreReport", "Retrieval", "Review", "ReviewItem",
     "ServiceError", "Signal", "SkippedFile", "Status", "StorageError", "TunableEncoder",
-    "UnknownIdError", "Verdict", "VersionInfo", "VersionStory", "Vote", "copy",
+    "UnknownIdError", "UnreachableError", "Verdict", "VersionInfo", "VersionStory", "Vote", "copy",
     "restore",
 ]  # fmt: skip
 _HOMES = {

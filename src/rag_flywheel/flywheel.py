@@ -1756,7 +1756,7 @@ def _place(path: str | Path, cache: str | Path | None) -> tuple[Path, Address | 
         return Path(path), None
     if cache is None:
         raise InputError(
-            "no cache is given; expected cache=FOLDER, for the settings and versions of an index on "
-            "PostgreSQL"
+            "no cache is given; expected cache=FOLDER (--cache FOLDER), for the settings and versions of an "
+            "index on PostgreSQL"
         )
     return Path(cache), Address.of(str(path))

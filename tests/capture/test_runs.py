@@ -123,7 +123,7 @@ def test_each_of_many_queries_has_its_runs(fw: Flywheel) -> None:
     queries = ["cats sleep", "reset password", "mail"]
     together = fw.retrieve_many(queries, 1, run_id="all")
     each = fw.retrieve_many(queries, 1, run_id=["a", None, ["b", "c"]])
-    found = rows(fw, "SELECT r.id, count(*) FROM runs JOIN retrievals r USING (rid) GROUP BY rid")
+    found = rows(fw, "SELECT r.id, count(*) FROM runs JOIN retrievals r USING (rid) GROUP BY r.id")
     assert sorted(found) == sorted(
         [(r.id, 1) for r in together] + [(each[0].id, 1), (each[2].id, 2)]
     )

@@ -418,3 +418,12 @@ def test_a_refresh_with_nothing_to_embed_loads_no_model(shell: Shell) -> None:
     assert shell.json("refresh")["outcome"] == "promoted"
     shell.run("retrieve", "two", code=1)
     assert "encoder 'fakes:gone' cannot be made" in shell.errors
+
+
+@pytest.mark.parametrize("url", ["postgresql://ann@db.example.org/app?schema=kb", "postgres://h/d"])
+def test_the_url_of_a_database_is_no_folder(shell: Shell, url: str) -> None:
+    assert not Path(url.partition("/")[0]).exists()
+    with pytest.raises(SystemExit) as done, redirect_stderr(io.StringIO()) as errors:
+        main(["status", "--index", url])
+    assert done.value.code == 2
+    assert "expected the folder that knows it" in " ".join(errors.getvalue().split())

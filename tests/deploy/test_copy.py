@@ -140,3 +140,23 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert {each.name for each in tmp_path.iterdir()} == {"first", "there"}
     with Flywheel.open(there, encoder=WordEncoder()) as fw:
         assert fw.status().n_passages == len(PASSAGES)
+
+
+def test_a_copy_whose_object_store_refuses_can_be_tried_again(tmp_path: Path) -> None:
+    """What had been stored on the server by then is taken back, though tables refuse to delete rows."""
+    pytest.importorskip("obstore", reason="needs the extra objects")
+    first, there = tmp_path / "first", tmp_path / "there"
+    with Flywheel.open(first, encoder=WordEncoder()) as fw:
+        make(fw)
+        expected = answers(fw)
+    taken, free = f"file://{tmp_path}/taken", f"file://{tmp_path}/free"
+    copy(first, url_of("has_the_place"), cache=tmp_path / "other", objects=taken)
+    url = url_of("again")
+    with pytest.raises(InputError, match="holds the versions of another index"):
+        copy(first, url, cache=there, objects=taken)
+    assert not there.exists()
+    copy(first, url, cache=there, objects=free)
+    with Flywheel.open(there, encoder=WordEncoder()) as fw:
+        assert (answers(fw), fw.verify()) == (expected, [])
+    before, after = rows(first), rows(there)
+    assert [each for each in before if before[each] != after[each]] == ["meta", "builds"]

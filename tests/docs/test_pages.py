@@ -2,6 +2,7 @@
 
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,16 @@ def test_every_setting_and_command_has_a_line(monkeypatch: pytest.MonkeyPatch) -
     for command in ("add", "golden add", "review accept", "refresh", "answer-feedback"):
         assert f"`rag-flywheel {command}`" in page
     assert "75 another process" in page
+
+
+def test_the_reference_has_every_environment_variable_and_extra() -> None:
+    page = (DOCS / "reference" / "environment.md").read_text(encoding="utf-8")
+    texts = [f.read_text(encoding="utf-8") for f in (*PACKAGE.rglob("*.py"), *DOCS.rglob("*.md"))]
+    named = set(re.findall(r"\bRAG_FLYWHEEL_(?:[A-Z]+_)*[A-Z]+\b(?!_)", "\n".join(texts)))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    assert len(named) > 10
+    assert [n for n in sorted(named | set(extras)) if f"`{n}`" not in page] == []
 
 
 def test_the_readme_stays_short() -> None:

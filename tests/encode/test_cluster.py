@@ -20,6 +20,7 @@ from rag_flywheel import (
     InputError,
     Passage,
 )
+from rag_flywheel.encode import cluster as cluster_module
 from rag_flywheel.encode.cluster import Cluster
 
 N = 2_560  # ten batches
@@ -193,13 +194,20 @@ def test_what_goes_wrong_on_workers_is_said_and_quotes_no_text(
         assert fw.status().n_passages == 0
 
 
-def test_without_a_scheduler_it_is_said_after_a_while() -> None:
+def test_without_a_scheduler_it_is_said_after_a_while(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("distributed", reason="needs the extra dask")
     nobody = Cluster("tcp://127.0.0.1:9", patience_s=0.1)
     began = time.monotonic()
     with pytest.raises(EncoderError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         list(nobody.encode(CountedEncoder().encode_passages, [["a"], ["b"]]))
     assert time.monotonic() - began < 30.0
+    monkeypatch.setattr(cluster_module, "_TRY_S", 1.0)
+    nobody = Cluster("tcp://127.0.0.1:9", patience_s=2.5)
+    with pytest.raises(EncoderError):
+        list(nobody.encode(CountedEncoder().encode_passages, [["a"]]))
+    assert caplog.text.count("no Dask scheduler answers at tcp://127.0.0.1:9; waiting") == 1
 
 
 @pytest.mark.parametrize("address", ["tls://127.0.0.1:9", "tls://[::1]:9"])
@@ -216,12 +224,13 @@ def test_a_connection_that_cannot_be_made_is_said_at_once(address: str) -> None:
 
 @slow
 def test_a_scheduler_without_workers_is_an_error_after_a_while_and_waits_for_late_ones(
-    cluster: DaskCluster,
+    cluster: DaskCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     cluster.start(n_workers=0)
     embed = CountedEncoder().encode_passages
     with pytest.raises(EncoderError, match=r"has had no worker for 3 s; start some \(dask worker"):
         list(Cluster(cluster.address, patience_s=3.0).encode(embed, [["a"], ["b"]]))
+    assert caplog.text.count("has no worker; waiting for one, for 3 s at most") == 1
     cluster.start_worker()  # takes longer than the call that follows
     found = dict(Cluster(cluster.address, patience_s=60.0).encode(embed, [["a"], ["b"]]))
     assert sorted(found) == [0, 1]

@@ -151,7 +151,9 @@ def voted_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(voted_before: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(voted_before, tmp_path / "kb"))
+    made = Path(shutil.copytree(voted_before, tmp_path / "kb"))
+    Flywheel.open(made, encoder=WordEncoder(DIM)).close()  # on a server it gets a schema of its own
+    return made
 
 
 def test_what_was_heard_is_used_and_later_votes_are_judged(

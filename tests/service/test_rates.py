@@ -14,6 +14,7 @@ import pytest
 
 import access
 from access import Served
+from rag_flywheel.errors import StorageError
 from rag_flywheel.service.calls import _household
 from rag_flywheel.service.rates import Rates, Use
 from rag_flywheel.store.service.counts import FileCounts
@@ -240,3 +241,26 @@ def test_to_count_a_call_costs_little(tmp_path: Path) -> None:
     median_ms = statistics.median(took) * 1e3
     print(f"{median_ms:.4f} ms")
     assert median_ms < 1.0  # 0.04 ms on a quiet machine
+
+
+class Failing(FileCounts):
+    """Counters whose file fails while it is said so."""
+
+    fails = True
+
+    def add(self, key: str, n: int, lasts_s: float) -> tuple[int, float]:
+        if self.fails:
+            raise StorageError("no file")
+        return super().add(key, n, lasts_s)
+
+
+def test_that_limits_are_not_kept_is_logged_once_for_each_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    counts = Failing(tmp_path / "counts.db")
+    rates = Rates(counts, 5, 5)
+    for fails in (True, True, False, True, True):
+        counts.fails = fails
+        rates.call("app", free=False)
+    rates.close()
+    assert caplog.text.count("are not kept: no file") == 2

@@ -274,3 +274,29 @@ def test_busy_says_so_and_takes_no_longer_than_was_asked_for(database: PostgresD
 )  # fmt: skip
 def test_statements_are_translated(lite: str, server: str) -> None:
     assert translated(lite) == server
+
+
+@pytest.fixture
+def stranger() -> Iterator[str]:
+    """The URL of the database for a user who may do nothing there."""
+    psycopg = pytest.importorskip("psycopg")
+    with closing(psycopg.connect(server_url(), autocommit=True)) as conn:
+        conn.execute("DROP ROLE IF EXISTS stranger")
+        conn.execute("CREATE ROLE stranger LOGIN")
+        path, at, query = server_url().partition("?")
+        yield f"{path}?{query}{'&' if at else ''}user=stranger"
+        conn.execute("DROP ROLE stranger")
+
+
+def test_a_user_who_may_not_make_the_schema_is_told_who_may(stranger: str, tmp_path: Path) -> None:
+    url = f"{stranger}&schema=of_a_stranger"
+    says = "CREATE SCHEMA of_a_stranger AUTHORIZATION"
+    with pytest.raises(ReadOnlyError, match=says):
+        Flywheel.open(url, cache=tmp_path / "kb", encoder=WordEncoder())
+
+
+def test_a_server_that_lets_nobody_in_is_told_from_one_that_is_gone(tmp_path: Path) -> None:
+    head, at, query = server_url().partition("?")
+    url = f"{head.rpartition('/')[0]}/nowhere{at}{query}"
+    with pytest.raises(UnreachableError, match=r"refuses the connection .*see the user and the"):
+        Flywheel.open(url, cache=tmp_path / "kb", encoder=WordEncoder())

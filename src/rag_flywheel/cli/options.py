@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 KB = Path("indexes/kb")
 _VARIABLE = "RAG_FLYWHEEL_INDEX"
+_URL = re.compile(r"postgres(ql)?:/")
 _INDEX, _JSON = "rag_flywheel.index", "rag_flywheel.json"  # in ctx.meta, which commands share
 
 
@@ -25,6 +26,11 @@ def _index_given(ctx: typer.Context, here: Path) -> Path:
     if source is not None and source.name == "COMMANDLINE":
         ctx.meta[_INDEX] = here
     given: Path = ctx.meta.get(_INDEX, here)
+    if _URL.match(str(given)):
+        raise typer.BadParameter(
+            "found the URL of a database; expected the folder that knows it, which `rag-flywheel copy` "
+            "makes, and Flywheel.open(URL, cache=FOLDER) in Python"
+        )
     return given
 
 
@@ -50,8 +56,8 @@ State = Annotated[
     str | None,
     typer.Option(
         envvar="RAG_FLYWHEEL_SERVICE_STATE",
-        help="Where keys, limits and jobs are: a file, or the URL of a PostgreSQL database that hosts share; "
-        "default: service.db beside the first index.",
+        help="Where the records of the service (keys, limits, jobs) are: a file, or the URL of a PostgreSQL "
+        "database that hosts share; default: service.db beside the first index.",
     ),
 ]
 Indexes = Annotated[

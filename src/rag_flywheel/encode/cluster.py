@@ -26,6 +26,7 @@ _AHEAD = 2  # parts that a thread of a worker has been given: one that it works 
 _LOOK_S = 2.0  # how often it is looked whether there still are workers
 _PAUSE_S = 0.5
 _PATIENCE_S = 120.0
+_TRY_S = 10.0  # for which one connection is tried
 _KEPT = "What was embedded is kept, and a repeated call goes on from there"
 Embed = Callable[[Sequence[str]], Vectors]
 """float32 (n, dim) of n texts; a function that can be pickled."""
@@ -47,6 +48,7 @@ class Cluster:
             )
         self.address = address
         self._patience_s = patience_s
+        self._told = False  # whether the log says that something is waited for
 
     def encode(self, embed: Embed, parts: Sequence[Sequence[str]]) -> Iterator[tuple[int, Vectors]]:
         """(number of a part, its vectors float32 (n, dim)), in the order in which they are done.
@@ -58,6 +60,7 @@ class Cluster:
         """
         todo = dict(enumerate(parts))
         since = time.monotonic()
+        self._told = False
         while todo:
             n_before = len(todo)
             try:
@@ -72,6 +75,7 @@ class Cluster:
                     error,
                     counted(len(todo), "batch of texts waits", "batches of texts wait"),
                 )
+                self._told = True
                 if len(todo) < n_before:
                     since = time.monotonic()
 
@@ -87,13 +91,16 @@ class Cluster:
         while True:
             left = since + self._patience_s - time.monotonic()
             try:
-                return Client(self.address, timeout=max(1.0, min(left, 10.0)), set_as_default=False)
+                return Client(
+                    self.address, timeout=max(1.0, min(left, _TRY_S)), set_as_default=False
+                )
             except OSError as error:  # also what times out
                 if time.monotonic() - since > self._patience_s:
                     raise EncoderError(
                         f"no Dask scheduler answers at {self.address} ({type(error).__name__}); start "
                         f"one there (dask scheduler), or leave dask out. {_KEPT}"
                     ) from error
+                self._tell("no Dask scheduler answers at %s; waiting for one")
                 time.sleep(_PAUSE_S)
             except Exception as error:  # as where tls:// is given, and no certificates
                 raise EncoderError(
@@ -101,6 +108,12 @@ class Cluster:
                     "expected an address, and certificates for tls://, that the Dask installed here can use. "
                     f"{_KEPT}"
                 ) from error
+
+    def _tell(self, what: str) -> None:
+        """Log once in a call what is waited for, at the address."""
+        if not self._told:
+            log.warning(what + ", for %.0f s at most", self.address, self._patience_s)
+        self._told = True
 
     def _rounds(
         self, client: "Client", embed: Embed, todo: Mapping[int, Sequence[str]]
@@ -122,6 +135,8 @@ class Cluster:
                     f"{self._patience_s:.0f} s; start some (dask worker {self.address}) where "
                     f"rag-flywheel and the model are installed. {_KEPT}"
                 )
+            else:
+                self._tell("the Dask scheduler at %s has no worker; waiting for one")
             if not running and n_threads:
                 return
             for future in _finished(client, running):

@@ -49,7 +49,7 @@ class Rates:
     ) -> None:
         self._counts = counts
         self._calls, self._votes = calls_per_minute, votes_per_minute
-        self._failed = False
+        self._failing = False  # which is logged once
 
     def call(self, caller: str, *, free: bool) -> Use | None:
         """Count a call; None: there is no limit. free: there is none by default.
@@ -103,9 +103,9 @@ class Rates:
         try:
             used, left_s = self._counts.add(counter, n, _WINDOW_S)
         except StorageError as error:
-            if not self._failed:  # once, not with each call of an hour without the server
+            if not self._failing:
                 log.warning("the limits of calls and votes are not kept: %s", error)
-            self._failed = True
+            self._failing = True
             return 0, 1
-        self._failed = False
+        self._failing = False
         return used, max(math.ceil(left_s), 1)

@@ -15,7 +15,7 @@ from rag_flywheel.store.connection import Connection, each_row, in_parts, scalar
 from rag_flywheel.store.journal import DAMAGED, OBJECTS, SETTINGS, drop_meta, read_meta, write_meta
 from rag_flywheel.store.passages import read_clock
 from rag_flywheel.store.place import FOLDER
-from rag_flywheel.store.schema import expected_tables
+from rag_flywheel.store.schema import MIGRATIONS, expected_tables
 from rag_flywheel.store.sqlite import SqliteDatabase, make_file
 from rag_flywheel.store.users import USER_KEY
 
@@ -158,6 +158,8 @@ def _write_rows(source: Connection, copy: Path) -> None:
         migrate(database, lambda _, id_: id_)  # there are none yet
         with database.transaction() as conn:
             _copy_rows(source, conn)
+            # or two copies of one state would differ in when they were made
+            conn.execute(f"UPDATE {MIGRATIONS} SET applied_at = ''")
             last = scalar(source, "SELECT last_value FROM passages_pid_seq WHERE is_called")
             conn.execute("DELETE FROM sqlite_sequence WHERE name = 'passages'")
             conn.execute("INSERT INTO sqlite_sequence VALUES ('passages', ?)", (last or 0,))

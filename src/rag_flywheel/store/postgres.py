@@ -54,6 +54,10 @@ go first."""
 _BEGIN = "BEGIN; SET LOCAL synchronous_commit = off"
 _FLUSH = "SELECT pg_logical_emit_message(true, 'rag-flywheel', '')"
 """A transaction of its own that writes a record to the log and waits until the log is stored up to it."""
+_REFUSED = re.compile(
+    r"password|authentication|pg_hba\.conf|(role|database) \S+ does not exist|permission denied for database"
+)
+"""What a server says, as far as it speaks English, that is there and lets this user in nowhere."""
 _numbers = count()
 _MOST_WAITING = 16  # rows
 _NAME_BYTES = 63  # of the name of a program, as the server cuts it
@@ -538,6 +542,11 @@ class PostgresDatabase(Database):
                 f"the server of {where} has no space ({said}); free some and repeat the call. Nothing of "
                 "it was kept"
             )
+        if code == "42501" and "for database" in said:
+            return ReadOnlyError(
+                f"the schema of {where} is not there, and this user may not make it ({said}); let an "
+                f"administrator run `CREATE SCHEMA {self.address.schema} AUTHORIZATION` with the user's name"
+            )
         if code in ("25006", "42501"):
             return ReadOnlyError(
                 f"{where} cannot be written to ({said}); connect to the primary server, as a user who owns "
@@ -554,6 +563,11 @@ class PostgresDatabase(Database):
             )
         driver = _driver()
         if code != "57014" and isinstance(error, driver.OperationalError | driver.InterfaceError):
+            if _REFUSED.search(said):
+                return UnreachableError(
+                    f"the server of {where} refuses the connection ({said}); see the user and the database "
+                    "in the URL, and the password in PGPASSWORD or ~/.pgpass"
+                )
             return UnreachableError(
                 f"the server of {where} cannot be reached ({said}); see whether it runs, and repeat the "
                 "call. What was acknowledged is stored"

@@ -33,6 +33,7 @@ _NOTICED = {
 }
 """Options of libpq by which a host that is gone is noticed."""
 _WORDS = "_words"
+_MAY_NOT = "42501"  # the code of an error for a user without the right
 
 
 class VectorTables:
@@ -88,6 +89,12 @@ class VectorTables:
         except psycopg.Error as error:
             if conn is not None:
                 conn.close()
+            if error.sqlstate == _MAY_NOT:
+                raise EngineError(
+                    f"{self.address} does not let this user ({' '.join(str(error).split())}); let an "
+                    "administrator run `CREATE EXTENSION vector` in that database, and `GRANT CREATE ON "
+                    "SCHEMA public TO` the user"
+                ) from error
             raise unanswered(self.address, error) from error
         finally:
             if conn is not None and not conn.closed:
