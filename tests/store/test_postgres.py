@@ -145,6 +145,7 @@ def test_one_process_refreshes_at_a_time_whatever_folder_it_has(
         ("postgresql://ann@db/kb?schema=Two words", "the schema is 'Two words'"),
         ("postgresql://ann@db/kb?schema=pg_kb", "the schema is 'pg_kb'"),
         ("postgresql://ann@db/kb?schema=", "the schema is ''"),
+        ("postgresql://[ann@db/kb", "cannot be read"),
     ],
 )
 def test_a_bad_schema_is_refused(url: str, why: str) -> None:
