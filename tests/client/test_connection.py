@@ -202,7 +202,9 @@ def test_a_closed_client_says_so(client_to: Make) -> None:
     assert answers.asked == []
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "", "ftp://x", "http://[x", "http://[x]/", None, 8000])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "", "ftp://x", "http://[x", "http://[x]/", None, 8000]
+)
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_an_address_is_asked_for(kind: Any, url: Any) -> None:
     with pytest.raises(InputError, match="expected an address"):
