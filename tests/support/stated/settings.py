@@ -154,7 +154,7 @@ def postgresql(page: Page) -> None:
         values = (of[store]["votes"] for store in ("sqlite", "postgresql"))
         page.says(f"{name} | {{:,}} | {{:,}} |", *values)
     page.says("Medians over {} questions", found["n_queries"])
-    page.says("(a load of {:.0f})", found["machine"]["load"])
+    page.says("(a load of {:.0f}, that of the eight processes)", found["machine"]["load"])
 
 
 def object_store(page: Page) -> None:
@@ -162,6 +162,24 @@ def object_store(page: Page) -> None:
     assert shared._FETCH_S == 3_600.0  # "stays for an hour"
     assert (objects.GRACE_S, shared._LATELY_S) == (86_400.0, 2 * 86_400.0)  # "a day", "two days"
     page.lets("example", "from 8 to 18")
+    found = page.result("speed_objects")
+    s3, folder, edits = found["s3"], found["folder"], found["edits"]
+    page.says("| {:,} passages of the AWS documentation", found["n_passages"])
+    for key, row in (
+        ("first", "the first version"),
+        ("one_edit", f"after {edits['one_edit']} edit"),
+        ("percent_edited", f"after {edits['percent_edited']:,} edits"),
+    ):
+        page.lets("example", row)
+        times = (of[key][step] for of in (s3, folder) for step in ("publish_s", "fetch_s"))
+        page.says(
+            f"| {row} | {{:.1f}} | {{:.1f}} | {{:.1f}} | {{:.1f}} | {{:.1f}} |",
+            s3[key]["sent_bytes"] / 1e6,
+            *times,
+        )
+    one = s3["one_edit"]
+    page.says("Of {:.1f} MB only what changed moves", one["bytes"] / 1e6)
+    page.says("{} of {} files after one edit", one["sent_files"], one["files"])
 
 
 def cron(page: Page) -> None:
