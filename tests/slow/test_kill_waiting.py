@@ -29,7 +29,9 @@ def test_a_refresh_that_is_killed_at_any_moment_goes_on_with_the_questions(tmp_p
     whole, n_commits = encoded(said), said[-1][2]
     assert set(whole.values()) == {1}
     learned, died_between = files_of(twin), 0
-    for last in range(2, 2 * n_commits + 2, 5):  # before some, after others
+    end = 2 * n_commits + 2
+    # before some, after others; each of those late in it, of which one lies between two batches
+    for last in sorted({*range(2, end, 10), *range(n_commits, end, 2)}):
         root = Path(shutil.copytree(template, tmp_path / "kb"))
         said, ended = ran_to(WORKER, root, last)
         assert not ended or last >= 2 * n_commits
