@@ -97,7 +97,7 @@ ELSEWHERE = {
 }
 """Pages whose programs are run elsewhere: tests/slow/test_service_docs.py runs those of the first against a
 service, tests/integrations/test_pages.py those that need a framework, tests/engines/test_page.py that of
-Milvus, and tests/docs/test_postgresql_page.py and tests/docs/test_many_hosts_page.py those of PostgreSQL and
+Milvus, and tests/docs/test_postgresql_page.py those of PostgreSQL and
 of object stores."""
 READ = {"json", "html"}
 """What is only read, not run."""

@@ -1,12 +1,10 @@
 """PostgreSQL stops, starts and crashes under two hosts that serve: what callers see, and what is stored."""
 
 import os
-import shutil
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 
-from on_postgres import started
 from rag_flywheel import Config, Flywheel, FlywheelError, Passage
 from rag_flywheel.client import Client
 from rag_flywheel.store.service.keys import make_key
@@ -24,18 +21,6 @@ from service_hosts import host
 
 pytestmark = pytest.mark.slow
 N_VOTERS = 4
-
-
-@pytest.fixture
-def own_server() -> Iterator[Any]:
-    """A server of this test alone, which it may stop."""
-    data = Path(os.environ.get("TMPDIR", "/tmp")) / f"pg-hosts-{os.getpid()}"
-    server = started(data)
-    try:
-        yield server
-    finally:
-        server.cleanup()
-        shutil.rmtree(data, ignore_errors=True)
 
 
 @dataclass

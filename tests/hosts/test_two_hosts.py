@@ -341,9 +341,7 @@ def test_a_job_of_a_host_that_died_has_failed_on_the_other(
 ) -> None:
     id_ = pair.slow.post("/v1/refresh", json={}, headers=long_refresh).json()["id"]
     under_way(pair, long_refresh, id_)
-    with pair.state.reading() as conn:
-        (pid,) = conn.execute("SELECT pid FROM jobs WHERE id = ?", (id_,)).fetchone()
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid_of(pair, id_), signal.SIGKILL)
     assert job_of(pair.fast, long_refresh, id_)["state"] == "running"  # it might only be late
     silent(pair, id_, jobs.SILENT_S - 10)
     assert job_of(pair.fast, long_refresh, id_)["state"] == "running"
@@ -354,6 +352,13 @@ def test_a_job_of_a_host_that_died_has_failed_on_the_other(
     again = pair.fast.post("/v1/refresh", json={}, headers=long_refresh)
     assert again.status_code == 202
     assert until(pair.slow, long_refresh, again.json()["id"], "done")
+
+
+def pid_of(pair: Pair, id_: str) -> int:
+    """The process that a job runs in."""
+    with pair.state.reading() as conn:
+        (pid,) = conn.execute("SELECT pid FROM jobs WHERE id = ?", (id_,)).fetchone()
+    return int(pid)
 
 
 def silent(pair: Pair, id_: str, seconds: float) -> None:
@@ -367,8 +372,7 @@ def test_a_job_that_slept_and_was_held_to_be_dead_tells_how_it_ended(
 ) -> None:
     id_ = pair.slow.post("/v1/refresh", json={}, headers=long_refresh).json()["id"]
     under_way(pair, long_refresh, id_)
-    with pair.state.reading() as conn:
-        (pid,) = conn.execute("SELECT pid FROM jobs WHERE id = ?", (id_,)).fetchone()
+    pid = pid_of(pair, id_)
     os.kill(pid, signal.SIGSTOP)
     try:
         silent(pair, id_, jobs.SILENT_S + 1)

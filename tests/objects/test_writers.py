@@ -51,6 +51,20 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"file://{tmp_path}/store"
 
 
+def done_once(objects: Objects, act: Callable[[], object]) -> list[object]:
+    """Let something happen before the first part is read; what it returned is put into the list."""
+    read, done, one = objects.read_part, list[object](), threading.Lock()
+
+    def acts_once(digest: str, start: int, end: int) -> bytes:
+        with one:
+            if not done:
+                done.append(act())
+        return read(digest, start, end)
+
+    objects.read_part = acts_once  # type: ignore[method-assign]
+    return done
+
+
 def known(root: Path) -> list[tuple[Path, Manifest]]:
     every = versions.list_versions(root)
     return [(versions.version_folder(root, v), versions.read_manifest(root, v)) for v in every]
@@ -212,15 +226,7 @@ def test_a_refresh_cleans_staging_while_a_version_is_fetched(
     root, (folder, manifest) = host("other"), known(built)[0]
     objects = Objects.at(url)
     objects.publish(folder, manifest)
-    read, cleaned, one = objects.read_part, [], threading.Lock()
-
-    def cleans_once(digest: str, start: int, end: int) -> bytes:
-        with one:
-            if not cleaned:
-                cleaned.append(prune.clean_staging(root))
-        return read(digest, start, end)
-
-    objects.read_part = cleans_once  # type: ignore[method-assign]
+    cleaned = done_once(objects, lambda: prune.clean_staging(root))
     objects.fetch(root, manifest.id)
     assert cleaned == [0] and versions.check(root, manifest.id) == []
     assert disk.names_in(root, "staging") == []
@@ -240,15 +246,7 @@ def test_staging_is_deleted_while_a_version_is_put_there(url: str, built: Path, 
     root, (folder, manifest) = host("other"), known(built)[0]
     objects = Objects.at(url)
     objects.publish(folder, manifest)
-    read, cleaned, one = objects.read_part, [], threading.Lock()
-
-    def cleans_once(digest: str, start: int, end: int) -> bytes:
-        with one:
-            if not cleaned:
-                cleaned.append(prune.clean_staging(root, foreign=True))
-        return read(digest, start, end)
-
-    objects.read_part = cleans_once  # type: ignore[method-assign]
+    cleaned = done_once(objects, lambda: prune.clean_staging(root, foreign=True))
     objects.fetch(root, manifest.id)
     assert cleaned == [1] and versions.check(root, manifest.id) == []
     assert disk.names_in(root, "staging") == []
@@ -259,13 +257,6 @@ def test_another_process_was_first(url: str, built: Path, host: Host) -> None:
     root, (folder, manifest) = host("other"), known(built)[0]
     objects, other = Objects.at(url), Objects.at(url)
     other.publish(folder, manifest)
-    read, done, one = objects.read_part, [], threading.Lock()
-
-    def other_once(digest: str, start: int, end: int) -> bytes:
-        with one:
-            if not done:
-                done.append(put_there())
-        return read(digest, start, end)
 
     def put_there() -> Path:
         staged = versions.stage(root)
@@ -275,7 +266,7 @@ def test_another_process_was_first(url: str, built: Path, host: Host) -> None:
         (staged / "manifest.json").write_bytes((folder / "manifest.json").read_bytes())
         return versions.publish(root, staged, manifest.id)
 
-    objects.read_part = other_once  # type: ignore[method-assign]
+    done_once(objects, put_there)
     assert objects.fetch(root, manifest.id).n_parts == 0
     assert versions.check(root, manifest.id) == []
     assert disk.names_in(root, "staging") == []
