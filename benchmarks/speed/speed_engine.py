@@ -124,6 +124,14 @@ def measured(name: str, n: int) -> dict[str, Any]:
     return result
 
 
+def report(found: dict[str, Any], out: Path | None) -> None:
+    """Print what was measured, and write it into the result file if one is named."""
+    text = json.dumps({"commit": commit(), "machine": machine(), **found}, indent=1) + "\n"
+    if out is not None:
+        out.write_text(text, encoding="utf-8")
+    print(text)
+
+
 def main() -> None:
     """Measure, and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -135,11 +143,7 @@ def main() -> None:
     if chosen.answer is not None:
         print(json.dumps(answered(chosen.answer)))
         return
-    result = {"commit": commit(), "machine": machine(), **measured(chosen.data, chosen.n)}
-    text = json.dumps(result, indent=1) + "\n"
-    if chosen.out is not None:
-        chosen.out.write_text(text, encoding="utf-8")
-    print(text)
+    report(measured(chosen.data, chosen.n), chosen.out)
 
 
 if __name__ == "__main__":

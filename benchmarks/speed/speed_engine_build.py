@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from rag_flywheel import Config, Flywheel
-from rag_flywheel.bench.machine import commit, machine
 from speed_data import Stored, read_data
-from speed_engine import postgresql, resident_mb
+from speed_engine import postgresql, report, resident_mb
 
 SIZES = (50_000,)
 _EVERY_S = 0.05
@@ -107,11 +106,7 @@ def main() -> None:
     if chosen.refresh is not None:
         print(json.dumps(refreshed(chosen.refresh)))
         return
-    result = {"commit": commit(), "machine": machine(), **measured(chosen.data, chosen.n)}
-    text = json.dumps(result, indent=1) + "\n"
-    if chosen.out is not None:
-        chosen.out.write_text(text, encoding="utf-8")
-    print(text)
+    report(measured(chosen.data, chosen.n), chosen.out)
 
 
 if __name__ == "__main__":
